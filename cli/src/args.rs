@@ -11,16 +11,16 @@ use crate::commands::{
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl demo                               two sessions talk, as a show
-  peerctl peers                              who is here
-  peerctl send backend -- \"run the tests\"    write to a session
-  peerctl inbox me                           what sessions wrote to you
-  peerctl tail                               watch what happens
+  peerctl demo                               show two sessions that talk
+  peerctl peers                              list the peers
+  peerctl send backend -- \"run the tests\"    send a message to a session
+  peerctl inbox me                           read the messages to you
+  peerctl tail                               print live events
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 broker unreachable, 4 no such thing,
 5 timed out, 6 refused, 7 doctor found problems.
-State is kept in PEERD_DIR, by default .local/share/peerd under the home
-directory.";
+The broker's files are in PEERD_DIR, by default .local/share/peerd under the
+home directory.";
 
 /// A mailbox for coding agents: see who is here, write to them, watch what they tell each other.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
 
-    /// Do not start the broker where none runs
+    /// Do not start the broker if none is running
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) no_start: bool,
 

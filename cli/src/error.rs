@@ -161,7 +161,7 @@ impl Failure {
     }
 
     pub(crate) fn watch_ended() -> Self {
-        Self::new(Kind::WatchEnded, "the broker ended while it was watched")
+        Self::new(Kind::WatchEnded, "the broker ended during the command")
             .hint("run the command again")
     }
 
@@ -188,7 +188,7 @@ impl Failure {
 
     /// A value that cannot be written as JSON, which no type of ours should allow.
     pub(crate) fn unwritable(source: serde_json::Error) -> Self {
-        Self::wrong(format!("writing the answer as JSON failed: {source}"))
+        Self::wrong(format!("writing the output as JSON failed: {source}"))
     }
 
     /// What an error of the broker's crate says, with what it rests on as far as its own text does
@@ -347,7 +347,7 @@ impl Failure {
     pub(crate) fn no_such_message(given: &str) -> Self {
         let given = peer_proto::text::single_line(given);
         let message =
-            format!("no message is called {given:?}: a message id is m- and 16 letters or digits");
+            format!("{given:?} is not the id of a message, which is m- and 16 letters or digits");
         Self::not_found(ErrorCode::UnknownMessage.as_str(), message)
             .hint("`peerctl history` lists recent ones")
     }
@@ -357,7 +357,7 @@ impl Failure {
 fn helps(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            Some("check who owns it and its mode: this user must read and write it")
+            Some("check its owner and its mode: this user must be able to read and write it")
         }
         _ => what_helps(error),
     }

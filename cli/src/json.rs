@@ -61,11 +61,11 @@ impl JsonSchema for Id {
     }
 }
 
-/// Why a command failed: with `--json` on standard output, and in words on standard error.
+/// The failure of a command: with `--json` on standard output, and as text on standard error.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    /// How far the command came, where it has a type for that: these are the fields of that type.
+    /// The part of the result that the command reached, if any: the fields of its own type.
     #[serde(flatten)]
     #[schemars(skip)]
     pub(crate) data: Option<Value>,
@@ -74,11 +74,10 @@ pub(crate) struct Failed {
 /// A failure.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Error {
-    /// A word that stays the same from version to version; `docs/errors.md` has those of the
-    /// broker.
+    /// A name that stays the same in all versions. `docs/errors.md` lists the codes of the broker.
     pub(crate) code: &'static str,
-    /// What was tried, on what, and why it failed.
+    /// The attempt, its object, and the reason of the failure.
     pub(crate) message: String,
-    /// The next step. Empty where there is none.
+    /// The next step; empty if none is known.
     pub(crate) hint: String,
 }

@@ -133,7 +133,8 @@ fn explain(error: clap::Error) -> ExitCode {
             }
             _ => wrong.trim_start_matches("error: "),
         };
-        let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
+        let hint =
+            "`peerctl --help` lists the commands, `peerctl COMMAND --help` the options of one";
         let error = Error { code: "usage", message: message.to_owned(), hint: hint.to_owned() };
         let _ = Output::from_env(true).json_line(&Failed { error, data: None });
     }
@@ -175,8 +176,8 @@ mod tests {
     #[test]
     fn the_reference_says_what_the_commands_say() {
         let mut page = String::from(
-            "# Commands\n\nWhat `peerctl help COMMAND` prints, for every command. A test compares this page with the program; \
-             `PEERD_WRITE_CLI=1 cargo test -p peerctl --lib the_reference` writes it anew.\n",
+            "# Commands\n\nThe output of `peerctl help COMMAND`, for every command. A test compares this page with the program. \
+             `PEERD_WRITE_CLI=1 cargo test -p peerctl --lib the_reference` writes it again.\n",
         );
         let mut program = crate::args::Cli::command().term_width(100);
         program.build();

@@ -134,7 +134,7 @@ impl McpClient {
         loop {
             let Ok(line) = tokio::time::timeout_at(deadline, self.read()).await else {
                 return Err(self.wrong(format!(
-                    "was not given {message_id} through the channel within {PATIENCE_MS} ms"
+                    "got no channel notification of {message_id} within {PATIENCE_MS} ms"
                 )));
             };
             let (at, message) = (Instant::now(), line?);
@@ -151,9 +151,9 @@ impl McpClient {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(PATIENCE_MS);
         loop {
             let Ok(line) = tokio::time::timeout_at(deadline, self.read()).await else {
-                return Err(self.wrong(format!(
-                    "was given nothing through the channel within {PATIENCE_MS} ms"
-                )));
+                return Err(
+                    self.wrong(format!("got no channel notification within {PATIENCE_MS} ms"))
+                );
             };
             let (at, message) = (Instant::now(), line?);
             if message["method"] == json!("notifications/claude/channel") {
@@ -169,9 +169,12 @@ impl McpClient {
         drop(self.stdin.take());
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(self.wrong(format!("ended with {status} when its client left"))),
+            Ok(Ok(status)) => {
+                Err(self.wrong(format!("ended with {status} after its input was closed")))
+            }
             Ok(Err(source)) => Err(Failure::system("waiting for an adapter", source)),
-            Err(_) => Err(self.wrong(format!("still ran {PATIENCE_MS} ms after its client left"))),
+            Err(_) => Err(self
+                .wrong(format!("was still running {PATIENCE_MS} ms after its input was closed"))),
         }
     }
 
@@ -190,7 +193,7 @@ impl McpClient {
     async fn read(&mut self) -> Result<Value, Failure> {
         match self.lines.next_line().await {
             Ok(Some(line)) => serde_json::from_str(&line)
-                .map_err(|_| self.wrong(format!("wrote a line that is no JSON: {line:?}"))),
+                .map_err(|_| self.wrong(format!("wrote a line that is not JSON: {line:?}"))),
             Ok(None) | Err(_) => Err(self.died().await),
         }
     }
@@ -208,7 +211,7 @@ impl McpClient {
             .wait()
             .await
             .map_or_else(|_| "an unknown status".to_owned(), |status| status.to_string());
-        self.wrong(format!("ended with {status} in the middle of its work: {}", words.trim()))
+        self.wrong(format!("ended early, with {status}: {}", words.trim()))
     }
 
     fn wrong(&self, what: String) -> Failure {

@@ -37,7 +37,7 @@ const RECONNECT_PAUSE_MS_MAX: u64 = 5_000;
 /// # Errors
 /// What no waiting mends: a directory that may not be entered, another protocol version.
 pub(crate) async fn reconnect(output: &Output, endpoint: &Endpoint) -> Result<Operator, Failure> {
-    output.remark("lost the broker; connecting again as soon as one runs (Ctrl-C ends this)");
+    output.remark("lost the connection to the broker; waiting until one runs (Ctrl-C ends this)");
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let mut pause_ms = RECONNECT_PAUSE_MS_MIN;
     loop {
@@ -222,7 +222,7 @@ pub(crate) fn no_such_peer(given: &str) -> Failure {
     let given = peer_proto::text::single_line(given);
     let message = format!("no peer is called {given:?}");
     Failure::not_found(ErrorCode::UnknownPeer.as_str(), message)
-        .hint("`peerctl peers --all` lists those that are known")
+        .hint("`peerctl peers --all` lists all known peers")
 }
 
 /// The broker answered with another kind of reply than the request has.

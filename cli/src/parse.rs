@@ -16,7 +16,7 @@ use crate::output::now;
 /// A span of time, such as `90s` or `5m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a span such as 90s, 5m or 2h"))
+        .map_err(|error| format!("{error}; use a span such as 90s, 5m or 2h"))
 }
 
 /// A span as the protocol has it. One that is too long for it is as long as can be.
@@ -31,7 +31,7 @@ pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     }
     let at = humantime::parse_rfc3339_weak(text)
         .or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")))
-        .map_err(|_| "neither a day or time (UTC) such as 2026-11-20 or 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
+        .map_err(|_| "use a day or time (UTC) such as 2026-11-20 or 2026-11-20T08:00:00Z, or an age such as 2h".to_owned())?;
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Timestamp(millis(since)))
 }
@@ -51,7 +51,7 @@ pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
     let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
         let message = format!("the recipients {:?} contain an empty name", single_line(to));
-        return Err(Failure::usage(message).hint("write a name or several separated by commas"));
+        return Err(Failure::usage(message).hint("give one name, or several separated by commas"));
     }
     Ok(names)
 }
@@ -70,16 +70,15 @@ pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Fa
         None => words.join(" ").into_bytes(),
     };
     if bytes.len() > TEXT_BYTES_MAX {
-        let message = format!(
-            "the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries"
-        );
+        let message =
+            format!("the text has more than {TEXT_BYTES_MAX} bytes, the maximum of one message");
         return Err(Failure::refused(ErrorCode::TextTooLarge, message)
             .hint("send it in parts, or send the path of a file"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         Failure::usage(format!("the text is not UTF-8 from byte {place} on"))
-            .hint("convert it first, for example with iconv")
+            .hint("convert it to UTF-8, for example with iconv")
     })
 }
 

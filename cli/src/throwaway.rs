@@ -77,7 +77,9 @@ impl Throwaway {
                     return Err(Failure::wrong(said.message).hint(said.hint));
                 }
             }
-            Ok(Err(source)) => return Err(Failure::system("reading what the broker says", source)),
+            Ok(Err(source)) => {
+                return Err(Failure::system("reading the output of the broker", source));
+            }
             Err(_) => {
                 return Err(Failure::wrong(format!(
                     "the throw-away broker was not ready within {PATIENCE_MS} ms"
@@ -163,7 +165,7 @@ impl Interrupts {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        Failure::wrong("interrupted: what was started was stopped and removed")
+        Failure::wrong("interrupted: the broker was stopped and its directory removed")
     }
 }
 

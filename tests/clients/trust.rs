@@ -32,7 +32,7 @@ fn diagnosis(stage: &Stage) -> (i32, String) {
 fn hooks_that_the_person_trusts_in_the_terminal_carry_mail() {
     let stage = set_up();
     let (code, said) = diagnosis(&stage);
-    assert!(code == 7 && said.contains("not told to trust"), "{said}");
+    assert!(code == 7 && said.contains("does not trust yet"), "{said}");
     let gate = Gate::new();
     let talk = stage.model.talk(PROMPT, [call(Call::shell("true")).held(&gate), say("bye-now")]);
     let codex = stage.codex().unwired().name("luna").terminal();
@@ -78,5 +78,5 @@ fn hooks_that_the_person_does_not_trust_are_no_carrier() {
     let shown = stage.home.peerctl(&["show", id, "--json"]).success().json();
     assert_ne!(shown["deliveries"][0]["stage"], Value::from("presented"), "{shown:#}");
     let (code, said) = diagnosis(&stage);
-    assert!(code == 7 && said.contains("not told to trust"), "{said}");
+    assert!(code == 7 && said.contains("does not trust yet"), "{said}");
 }

@@ -40,7 +40,7 @@ fn what_is_in_force_is_told_from_what_the_file_says() {
     assert!(home.peerctl(&["config"]).success().stdout.contains("7 (after a restart; now 60)"));
     let doctor = home.peerctl(&["doctor"]).success().stdout;
     assert!(
-        doctor.contains("limits.sender_per_minute is 7 in config.toml, and 60 is in force"),
+        doctor.contains("limits.sender_per_minute is 7 in config.toml, but the broker uses 60"),
         "{doctor}"
     );
     let _ = home.peerctl(&["daemon", "restart"]).success();

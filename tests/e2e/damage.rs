@@ -105,7 +105,7 @@ fn whoever_watches_hears_what_is_damaged_when_it_is_found() {
             .contains("1 damaged record is left out, see `peerctl doctor`")
     );
     let (observed, hint) = problem(&home);
-    assert_eq!(observed, "records of the database that are damaged and left out: 1");
+    assert_eq!(observed, "damaged records that the broker leaves out: 1");
     assert_eq!(hint, "peerctl daemon stop && peerctl daemon verify");
     let letters = home.peerctl(&["orphans", "--json"]).success().json();
     assert_eq!(
@@ -177,6 +177,6 @@ fn a_damaged_record_of_a_settled_message_in_a_large_database_is_found_by_itself(
         "{outcome:?}"
     );
     let (observed, hint) = problem(&home);
-    assert_eq!(observed, format!("problems in it: 2; {}", problems[0]));
+    assert_eq!(observed, format!("problems: 2; the first: {}", problems[0]));
     assert_eq!(hint, "peerctl daemon verify");
 }

@@ -229,7 +229,7 @@ fn a_client_that_is_not_wired_up_is_a_note_and_one_that_is_half_wired_a_problem(
     fs::write(&own, "{\"mcpServers\":{\"mine\":{\"command\":\"/x/peerctl\",\"args\":[\"mcp\"]}}}")
         .expect("write");
     let (observed, _) = problem(&home, "claude");
-    assert!(observed.contains(".mcp.json starts peerctl as well, as mine"), "{observed}");
+    assert!(observed.contains(".mcp.json also starts peerctl, under the name mine"), "{observed}");
     fs::remove_file(own).expect("remove a file");
     fs::write(home.home().join(".claude.json"), "{").expect("write");
     let (observed, _) = problem(&home, "claude");
@@ -262,7 +262,7 @@ fn hooks_that_codex_was_not_told_to_trust_are_found() {
     let _ = home.peerctl(&["setup", "codex", "--yes"]).success();
     let (observed, hint) = problem(&home, "codex");
     assert!(
-        observed.contains("was not told to trust")
+        observed.contains("does not trust yet")
             && observed.contains("SessionStart")
             && hint.contains("/hooks"),
         "{observed} {hint}"
@@ -299,7 +299,7 @@ fn hooks_that_codex_was_not_told_to_trust_are_found() {
     let other = states.replacen("sha256:", "sha256:00", 1);
     fs::write(&config, format!("{text}{other}")).expect("write the configuration");
     let (observed, _) = problem(&home, "codex");
-    assert!(observed.contains("in another form: SessionStart"), "{observed}");
+    assert!(observed.contains("in an older form only: SessionStart"), "{observed}");
 }
 
 #[test]

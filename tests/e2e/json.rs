@@ -327,6 +327,6 @@ fn one_type_is_printed_by_its_name_and_another_name_is_told_which_there_are() {
     assert_eq!(home.peerctl(&["schema", "status"]).success().json(), all["status"]);
     let refused = home.peerctl(&["schema", "statuses", "--json"]);
     refused.refused(4, "unknown_type");
-    assert!(refused.stderr.contains("there are: error, "), "{refused:?}");
+    assert!(refused.stderr.contains("the types are: error, "), "{refused:?}");
     assert!(!home.state().exists(), "it needs no directory");
 }

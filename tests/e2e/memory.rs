@@ -191,8 +191,8 @@ fn notes_go_out_and_come_in_again() {
     let refused = other.peerctl_with_input(&["memory", "import", "-"], &bad);
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(
-        refused.stderr.contains("line 4: no JSON")
-            && refused.stderr.contains("line 5: it has no key"),
+        refused.stderr.contains("line 4: not JSON")
+            && refused.stderr.contains("line 5: its key is missing"),
         "{refused:?}"
     );
     assert_eq!(other.peerctl(&["memory", "get", "c/1", "--json"]).code, 4);
@@ -205,7 +205,7 @@ fn notes_go_out_and_come_in_again() {
         "{conflict:?}"
     );
     let gone = other.peerctl(&["memory", "delete", "a/2"]).success();
-    assert!(gone.stdout.contains("a/2 is forgotten; it had version 1"), "{gone:?}");
+    assert!(gone.stdout.contains("a/2 was deleted; it had version 1"), "{gone:?}");
     assert!(other.peerctl(&["memory"]).success().stdout.contains("a/1"));
     assert!(
         other

@@ -77,7 +77,7 @@ fn a_used_up_thread_is_named_wherever_the_person_looks() {
     luna.register();
     orion.register();
     let tail = Stream::start(home.command(&["tail", "--json"]));
-    let _ = Stream::until(&tail.stderr, "watching");
+    let _ = Stream::until(&tail.stderr, "waiting for events");
     let say = |from: &Mcp, to: &str, text: &str| {
         from.call("send_message", json!({"to": to, "message": text, "thread": "t-loop"}))
     };
@@ -248,12 +248,12 @@ fn watchers_outlive_a_restart_of_the_broker() {
     let tail = Stream::start(home.command(&["tail", "--json", "--peer", "luna"]));
     let wait = Stream::start(home.command(&["wait", "--to", "luna", "--timeout", "2m", "--json"]));
     let peers = Stream::start(home.command(&["peers", "-w"]));
-    let _ = Stream::until(&tail.stderr, "watching");
+    let _ = Stream::until(&tail.stderr, "waiting for events");
     let _ = Stream::until(&wait.stderr, "waiting");
     let _ = Stream::until(&peers.stdout, "luna");
     let _ = home.peerctl(&["daemon", "stop"]).success();
     for stream in [&tail, &wait, &peers] {
-        let _ = Stream::until(&stream.stderr, "lost the broker");
+        let _ = Stream::until(&stream.stderr, "lost the connection to the broker");
     }
     // Sent perhaps before they are back: `wait` finds it all the same.
     let sent =
@@ -275,7 +275,7 @@ fn ask_says_whom_it_waits_for() {
     let asked = home.peerctl(&["ask", "luna", "--wait", "2s", "--", "are you there?"]);
     assert_eq!(asked.code, 5, "{asked:?}");
     assert!(asked.stderr.contains("asked luna (online, sees mail with its next call"), "{asked:?}");
-    assert!(asked.stderr.contains("waiting 2s"), "{asked:?}");
+    assert!(asked.stderr.contains("waiting up to 2s"), "{asked:?}");
 }
 
 #[test]

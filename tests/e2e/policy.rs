@@ -330,10 +330,7 @@ fn held_mail_is_released_by_sender_and_by_reader() {
     let told: Vec<String> = released(&["release", "--all", "--json"]);
     assert_eq!(told, [format!("{to_both} vega")]);
     let nothing = home.peerctl(&["release", "--all"]).success();
-    assert_eq!(
-        (nothing.stdout.as_str(), nothing.stderr.as_str()),
-        ("", "nothing of that is held\n")
-    );
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", "none of that is held\n"));
 }
 
 #[test]
@@ -397,7 +394,7 @@ fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
     assert_eq!(printed["reply"]["text"], "yes", "{printed:#}");
 
     let mine = home.peerctl(&["inbox", "me"]).success().stderr;
-    assert!(mine.contains("held for sessions until you release it: 2"), "{mine}");
+    assert!(mine.contains("held messages to sessions: 2"), "{mine}");
     drop(luna);
     home.kill_broker();
     assert!(

@@ -54,7 +54,7 @@ fn too_much_goes_from_the_oldest_settled_on_and_what_waits_stays() {
         (38, &json!(SETTLED + 1 - 38)),
         "{gone:#}"
     );
-    assert_eq!(home.peerctl(&["purge"]).success().stdout.trim(), "gone: nothing");
+    assert_eq!(home.peerctl(&["purge"]).success().stdout.trim(), "deleted: nothing");
 
     let first = home.peerctl(&["show", &sent[0], "--json"]);
     assert_eq!((first.code, &first.json()["error"]["code"]), (4, &json!("unknown_message")));

@@ -680,7 +680,7 @@ fn hooks_and_switches_of_ours_in_claude_s_settings_go() {
     let home = with(&[(".claude/settings.json", settings)]);
     let before = snapshot(&home.home());
     let said = home.peerctl(&["setup", "claude", "--yes", "--json"]).success().json();
-    assert!(said["warnings"].to_string().contains("switched off"), "{said:#}");
+    assert!(said["warnings"].to_string().contains("disabled"), "{said:#}");
     let now = text(&home, ".claude/settings.json");
     assert!(
         !now.contains("hook claude") && now.contains("date"),

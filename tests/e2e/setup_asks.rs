@@ -74,8 +74,8 @@ fn each_question_is_asked_once_and_the_answers_count() {
     let home = installed();
     let yes = [
         ("without a dialog", "y"),
-        ("bypasses", "yes"),
-        ("Take out", "y"),
+        ("bypass permissions", "yes"),
+        ("Remove", "y"),
         ("alias", "y"),
         ("Write this", "y"),
     ];
@@ -126,11 +126,11 @@ fn a_no_to_a_question_is_remembered_and_the_rest_is_written() {
         again
             .questions
             .iter()
-            .all(|question| question.contains("Take out") || question.contains("alias")),
+            .all(|question| question.contains("Remove") || question.contains("alias")),
         "{:?}",
         again.questions
     );
-    let back = at_a_terminal(&home, &["setup", "--undo"], &[("Put this back", "y")]);
+    let back = at_a_terminal(&home, &["setup", "--undo"], &[("Restore this", "y")]);
     assert_eq!((back.code, back.questions.len()), (Some(0), 1));
     assert!(!home.home().join(".claude/skills").exists());
 }

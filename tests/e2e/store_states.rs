@@ -36,14 +36,14 @@ struct State {
 }
 
 const NO_BROKER: Says = (3, &["no broker runs behind ", "; start it with `peerctl daemon start`"]);
-const STARTABLE: &str = "none runs, and one could start";
+const STARTABLE: &str = "none is running; one can start";
 const ALL_WELL: Option<Says> = Some((0, &["no problems, "]));
 
 const STATES: &[State] = &[
     State {
         what: "no directory at all",
         make: |_| {},
-        doctor: (0, &[STARTABLE, "none yet; the first broker makes it", "no problems, "]),
+        doctor: (0, &[STARTABLE, "none yet; the first broker creates it", "no problems, "]),
         verify: (1, &["/peers.redb does not exist; the broker creates it when it first starts"]),
         status: (0, &["\nmessages      0 in the store\n"]),
         doctor_beside: ALL_WELL,
@@ -93,7 +93,7 @@ const STATES: &[State] = &[
         verify: (
             0,
             &[
-                ", schema 3, not closed cleanly, which is no harm\n",
+                ", schema 3, not closed cleanly, which does no harm\n",
                 "\nmessages    2, 2 ",
                 "\nsound\n",
             ],
@@ -141,13 +141,13 @@ const STATES: &[State] = &[
             stop(home);
             damage_index(home);
         },
-        // The next search throws it away: nobody need mend it.
+        // The next search throws it away: nobody need fix it.
         doctor: (0, &[STARTABLE, ", 2 messages, sound\n", "no problems, "]),
         verify: (
             1,
             &[
                 "\nsearch index  0 entries, 1 files damaged\n",
-                "the search index does not fit the database, which is sound; `peerctl daemon reindex` makes it anew",
+                "the search index does not fit the database, which is sound; `peerctl daemon reindex` rebuilds it",
             ],
         ),
         status: (0, &["\nmessages      2 in the store\n"]),
@@ -162,7 +162,11 @@ const STATES: &[State] = &[
         },
         doctor: (
             7,
-            &[STARTABLE, "problems in it: 1; the delivery of m-", "-> peerctl daemon verify\n"],
+            &[
+                STARTABLE,
+                "problems: 1; the first: the delivery of m-",
+                "-> peerctl daemon verify\n",
+            ],
         ),
         verify: (
             1,
@@ -170,7 +174,7 @@ const STATES: &[State] = &[
                 "\nthe delivery of m-",
                 " cannot be read\n",
                 "problems found in ",
-                "; start it and go on",
+                "; start the broker without",
             ],
         ),
         // The start reads what waits.
@@ -181,7 +185,7 @@ const STATES: &[State] = &[
         doctor_beside: Some((
             7,
             &[
-                "records of the database that are damaged and left out: 1\n",
+                "damaged records that the broker leaves out: 1\n",
                 "-> peerctl daemon stop && peerctl daemon verify\n",
             ],
         )),
@@ -195,7 +199,7 @@ const STATES: &[State] = &[
         },
         doctor: (
             7,
-            &[STARTABLE, "problems in it: 1; the message m-", "-> peerctl daemon verify\n"],
+            &[STARTABLE, "problems: 1; the first: the message m-", "-> peerctl daemon verify\n"],
         ),
         verify: (
             1,
@@ -203,7 +207,7 @@ const STATES: &[State] = &[
                 "\nthe message m-",
                 " cannot be read\n",
                 "problems found in ",
-                "; start it and go on",
+                "; start the broker without",
             ],
         ),
         // Nobody has read it.

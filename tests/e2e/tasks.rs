@@ -152,9 +152,9 @@ fn the_person_keeps_tasks_too() {
     let told = home.peerctl(&["inbox", "me", "--json"]).success().json();
     assert_eq!(told.as_array().map(Vec::len), Some(1), "{told:#}");
     for (arguments, says) in [
-        (&["tasks", "assign", "T-1", "luna"][..], "T-1 is open, for luna to claim"),
+        (&["tasks", "assign", "T-1", "luna"][..], "T-1 is open, assigned to luna"),
         (&["tasks", "unclaim", "T-1"], "T-1 is open"),
-        (&["tasks", "claim", "T-1"], "T-1 is claimed, human has it"),
+        (&["tasks", "claim", "T-1"], "T-1 is claimed, held by human"),
         (&["tasks", "block", "T-1", "--", "no time"], "T-1 is blocked"),
         (&["tasks", "start", "T-1"], "T-1 is started"),
         (&["tasks", "fail", "T-1", "--", "no words"], "T-1 is failed"),
@@ -237,6 +237,6 @@ fn wait_for_remark(mut child: Child) -> Child {
     let stderr = child.stderr.take().expect("standard error is piped");
     let mut line = String::new();
     let _ = BufReader::new(stderr).read_line(&mut line);
-    assert!(line.contains("watching"), "{line}");
+    assert!(line.contains("waiting for events"), "{line}");
     child
 }

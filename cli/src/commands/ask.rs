@@ -23,8 +23,8 @@ Examples:
   peerctl ask backend -- \"which port does the dev server use?\"
   peerctl ask backend --wait 30s --json -- \"is it green?\" | jq -r .reply.text
 
-Exit 5 when no reply came in time: the question stays with its reader, and the
-answer will be in `peerctl inbox me`.";
+If no reply comes in time, the exit code is 5. The question stays with its
+recipient, and `peerctl inbox me` will have the answer.";
 
 /// Send a request and print the first reply
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,10 @@ pub(crate) struct Args {
 pub(crate) struct Asked {
     /// The question.
     id: Id,
-    /// Its thread; absent where no reply came in time.
+    /// Its thread; absent if no reply came in time.
     #[serde(skip_serializing_if = "Option::is_none")]
     thread: Option<String>,
-    /// Null where none came in time.
+    /// Null if no reply came in time.
     reply: Option<Replied>,
 }
 
@@ -86,11 +86,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
     let wait = humantime::format_duration(wait);
     let Some(id) = asked else {
-        return Failure::timed_out(format!("the broker did not take the question within {wait}"))
-            .hint("`peerctl status` says how it is");
+        return Failure::timed_out(format!("the broker did not accept the question within {wait}"))
+            .hint("`peerctl status` shows the broker's state");
     };
     let step = format!(
-        "the question stays, `peerctl show {id}` says how far it came and `peerctl inbox me` will have the answer"
+        "the question stays open: `peerctl show {id}` shows its delivery, and `peerctl inbox me` will have the answer"
     );
     let failure = Failure::timed_out(format!("no reply to {id} within {wait}"));
     failure.hint(step).with(Asked { id: Id(id), thread: None, reply: None })
@@ -135,7 +135,7 @@ async fn ask(
     let again = asked.replace(sent.message).is_some();
     if !again && !output.json {
         output.remark(&format!(
-            "asked {}; waiting {} (Ctrl-C ends it, the question stays)",
+            "asked {}; waiting up to {} (Ctrl-C stops waiting, the question stays open)",
             whom(&sent),
             wait_told(wait)
         ));
@@ -179,7 +179,7 @@ fn whom(sent: &Sent) -> String {
             (_, true) => {
                 format!("{name} (online, {})", Reach::of(&delivery.carriers, delivery.activity))
             }
-            (_, false) => format!("{name} (offline: it waits there)"),
+            (_, false) => format!("{name} (offline: the question waits in its mailbox)"),
         }
     };
     taken.map(one).collect::<Vec<_>>().join(", ")
@@ -210,7 +210,7 @@ async fn reply(
     match operator.read(id).await {
         Ok(message) => Ok(Some(message)),
         Err(failure) if failure.is_refused(ErrorCode::UnknownMessage) => {
-            output.remark(&format!("a reply came, {id}, and is held until the person releases it"));
+            output.remark(&format!("the reply {id} is held until the person releases it"));
             Ok(None)
         }
         Err(failure) => Err(failure),

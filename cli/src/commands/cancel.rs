@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl cancel m-06FHK2RBXW3T9Q1C
 
-What was presented to its reader already cannot be taken back.";
+A message that was already presented to its recipient cannot be withdrawn.";
 
 /// Withdraw a message that was not presented yet
 #[derive(Debug, clap::Args)]

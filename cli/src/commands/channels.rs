@@ -16,19 +16,20 @@ use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl channels                              all of them
+  peerctl channels                              list channels and groups
   peerctl channels create '#ops' --topic \"what runs where\"
   peerctl channels create '#plan' --private
   peerctl channels invite '#plan' backend
   peerctl channels history '#ops' -n 50
   peerctl send '#ops' -- \"main is frozen until noon\"
 
-#name is a channel: each member gets what is sent to it, also who is away, and
-nobody is woken by it. @name is a group, a label that sessions carry: writing to
-it is writing to each of them. Sessions that are no members learn nothing of a
-private channel. You see them all, and may post without being a member.";
+#name is a channel: each member gets its messages, also after being offline.
+A post to a channel wakes no session. @name is a group, a label that sessions
+carry: a message to it goes to each of them. A session that is not a member
+sees nothing of a private channel. You see all channels, and may post in them
+without being a member.";
 
-/// See channels and groups, make and change them
+/// See channels and groups, create and change them
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -38,25 +39,25 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// All of them
+    /// List all channels and groups
     List,
-    /// Make a channel, with you as its first member
+    /// Create a channel, with you as its first member
     Create {
         /// #name
         name: String,
-        /// What it is for
+        /// What the channel is for
         #[arg(long, default_value = "")]
         topic: String,
         /// Hidden from all sessions but its members
         #[arg(long)]
         private: bool,
     },
-    /// Become a member; of a group, carry its label
+    /// Become a member of a channel, or take the label of a group
     Join {
         /// #name or @name
         name: String,
     },
-    /// End being one
+    /// Leave a channel, or drop the label of a group
     Leave {
         /// #name or @name
         name: String,
@@ -68,19 +69,19 @@ enum What {
         /// A name or id
         peer: String,
     },
-    /// What was said there, oldest first
+    /// Print the messages of a channel or group, oldest first
     History {
         /// #name or @name
         name: String,
-        /// At most this many, the newest
+        /// Print at most this many, the newest
         #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         n: u32,
     },
-    /// Say what it is for
+    /// Set the text that tells what a channel is for
     Topic {
         /// #name or @name
         name: String,
-        /// An empty one clears it
+        /// The new topic; an empty text clears it
         topic: String,
     },
 }
@@ -88,12 +89,12 @@ enum What {
 /// A channel or group.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChannelRow {
-    /// With its sign.
+    /// The name with its sign, `#` or `@`.
     name: String,
     topic: String,
     /// Hidden from all sessions but its members.
     private: bool,
-    /// Names.
+    /// The names of the members.
     members: Vec<String>,
     /// Whether you are a member.
     joined: bool,
@@ -142,7 +143,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return output.json(&ChannelRow::from(channel));
     }
     let members = match channel.members.is_empty() {
-        true => "nobody is a member any more, so it is gone; what was said there stays".to_owned(),
+        true => {
+            "it has no member left and was deleted; its messages stay in the history".to_owned()
+        }
         false => format!("members: {}", names(channel)),
     };
     output.line(&format!("{}  {members}", output.paint(Tone::Strong, &cell(&channel.name))))
@@ -168,7 +171,7 @@ fn print(output: &Output, channels: &[ChannelInfo]) -> Result<(), Failure> {
         ]
     };
     let rows: Vec<_> = channels.iter().map(row).collect();
-    output.table(&["NAME", "WHO", "MEMBERS", "TOPIC"], &rows, "there is no channel or group")
+    output.table(&["NAME", "WHO", "MEMBERS", "TOPIC"], &rows, "no channel or group exists")
 }
 
 fn names(channel: &ChannelInfo) -> String {

@@ -29,16 +29,16 @@ use crate::output::{Output, Tone, size};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl daemon start           start it, unless it runs
-  peerctl daemon status          is it running? exit 3 where it is not
+  peerctl daemon start           start it, unless it is running
+  peerctl daemon status          exit code 3 if none is running
   peerctl daemon restart         after an update of peerctl
   peerctl daemon run             in the foreground, for a service manager
   peerctl daemon stop && peerctl daemon verify
   peerctl daemon stop && peerctl daemon reindex
 
-Nobody needs to start the broker by hand: whatever needs it starts it.";
+You need not start the broker yourself: commands and adapters start it.";
 
-/// The broker: run, start, stop, look at it
+/// Run, start, stop or check the broker
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -48,75 +48,76 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Run the broker in the foreground until it is told to stop
+    /// Run the broker in the foreground until it is stopped
     Run {
-        /// Let it run where the kernel cannot keep it from opening network sockets
+        /// Run even if the kernel cannot keep the broker from opening network sockets
         #[arg(long)]
         no_sandbox: bool,
-        /// In a session of its own; its standard error ends when it is ready
+        /// Run in a new session, and close standard error once the broker is ready
         #[arg(long, hide = true)]
         detached: bool,
     },
-    /// Try what a start needs, and become no broker
+    /// Check that a broker could start, without starting one
     #[command(hide = true)]
     Rehearse,
-    /// Start the broker in the background, unless one runs
+    /// Start the broker in the background, unless one is running
     Start,
-    /// Stop the broker; what it accepted is on disk
+    /// Stop the broker; accepted messages stay on disk
     Stop,
     /// Stop the broker, then start it with this executable
     Restart,
-    /// How the broker is; exit 3 where none runs
+    /// Show the broker's state; exit code 3 if none is running
     Status,
     /// Check the whole database file and the search index; the broker must be stopped
     Verify,
-    /// Make the search index anew; the broker must be stopped
+    /// Rebuild the search index; the broker must be stopped
     Reindex,
 }
 
-/// The broker that was started, or that ran already.
+/// The broker that was started, or that was running already.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StartedBroker {
-    /// Whether it was started now.
+    /// Whether this command started it.
     started: bool,
     pid: u32,
     version: String,
     executable: String,
-    /// Why it does not go by `config.toml`.
+    /// Why the broker does not use `config.toml`; null if it does.
     config_fault: Option<String>,
 }
 
-/// What became of the broker that was told to stop.
+/// The outcome of stopping the broker.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StoppedBroker {
-    /// False where none ran.
+    /// False if no broker was running.
     stopped: bool,
-    /// The process that got SIGTERM because it could not be asked.
+    /// The process that was ended by SIGTERM, because the broker could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     signalled: Option<u32>,
 }
 
-/// The search index that was made anew.
+/// The outcome of rebuilding the search index.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Reindexed {
     entries: u64,
     elapsed_ms: u64,
 }
 
-/// What a check of the whole database found.
+/// The result of checking the whole database.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Verified {
-    /// Its path.
+    /// The path of the file.
     database: String,
-    /// Nothing is wrong with it.
+    /// Whether the database has no problems.
     sound: bool,
     schema: u64,
     file_bytes: u64,
-    /// The broker that had it open last closed it; else it was killed, which is no harm.
+    /// Whether the last broker closed the database. False means that it was killed, which does no
+    /// harm.
     closed_cleanly: bool,
     peers: u64,
     messages: u64,
-    /// Deliveries that wait.
+    /// Deliveries that wait for their recipient.
     pending: u64,
     /// Dead letters.
     dead: u64,
@@ -130,22 +131,23 @@ pub(crate) struct Verified {
     questions: u64,
     tasks: u64,
     notes: u64,
-    /// Null where there is none, or where the database is damaged.
+    /// Null if no index exists, or if the database is damaged.
     search_index: Option<VerifiedIndex>,
     problems_total: u64,
-    /// The first hundred.
+    /// The first hundred problems.
     problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct VerifiedIndex {
-    /// It fits the database.
+    /// Whether the index fits the database.
     sound: bool,
     entries: u64,
-    /// Changes that are not in it yet.
+    /// Changes of the database that are not indexed yet.
     behind: u64,
     missing: u64,
-    /// Entries of what is not in the database.
+    /// Entries that the index should have and does not have.
+    /// Entries of records that the database does not have.
     left_over: u64,
     damaged_files: u64,
 }
@@ -204,7 +206,8 @@ fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
             config_fault: started.config_fault.clone(),
         });
     }
-    let what = if started.fresh { "the broker was started" } else { "the broker runs already" };
+    let what =
+        if started.fresh { "the broker was started" } else { "the broker is running already" };
     output.line(&format!("{what}: version {}, pid {}", welcome.version, welcome.pid))?;
     if let Some(fault) = &started.config_fault {
         output.remark(&output.paint(Tone::Bad, &single_line(fault)));
@@ -223,7 +226,7 @@ fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
         });
     }
     match stopped {
-        Stopped::NoneRan => output.line("no broker runs"),
+        Stopped::NoneRan => output.line("no broker is running"),
         Stopped::Asked => output.line("the broker was stopped"),
         Stopped::Signalled { pid, why } => output.line(&format!(
             "the broker (pid {pid}) was stopped by SIGTERM, because it could not be asked: {why}"
@@ -280,14 +283,14 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     }
     if report.is_sound() {
         let failure = Failure::wrong("the search index does not fit the database, which is sound");
-        return Err(failure.hint("`peerctl daemon reindex` makes it anew").with(verified));
+        return Err(failure.hint("`peerctl daemon reindex` rebuilds it").with(verified));
     }
     let message = format!(
-        "problems found in {}: {}, which a broker leaves out",
+        "problems found in {}: {}; the broker leaves the damaged records out",
         database.display(),
         report.problems_total
     );
-    let step = "start it and go on without them, or put a good copy of the file in its place";
+    let step = "start the broker without these records, or replace the file with a good copy";
     Err(Failure::wrong(message).hint(step).with(verified))
 }
 
@@ -328,8 +331,11 @@ fn print_verified(
     index: Option<IndexReport>,
     all_sound: bool,
 ) -> Result<(), Failure> {
-    let closed =
-        if told.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
+    let closed = if told.closed_cleanly {
+        "closed cleanly"
+    } else {
+        "not closed cleanly, which does no harm"
+    };
     let shared = format!(
         "{} channels and groups, {} questions, {} tasks, {} notes",
         told.channels, told.questions, told.tasks, told.notes
@@ -363,12 +369,12 @@ fn print_verified(
 }
 
 fn said_of(index: Option<IndexReport>) -> String {
-    let Some(index) = index else { return "none; the next broker makes one".to_owned() };
+    let Some(index) = index else { return "none; the next broker builds one".to_owned() };
     let mut said = format!("{} entries", index.entries);
     let faults = [
-        ("changes are not in it yet", index.behind),
+        ("changes not indexed yet", index.behind),
         ("entries missing", index.missing),
-        ("entries of nothing", index.left_over),
+        ("entries without a record", index.left_over),
         ("files damaged", index.damaged_files),
     ];
     faults

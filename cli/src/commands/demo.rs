@@ -26,8 +26,8 @@ Examples:
   peerctl demo
   peerctl demo --json | jq .timings_ms
 
-It runs on a broker of its own in a temporary directory, touches nothing of
-yours, and leaves nothing behind.";
+The demo starts its own broker in a temporary directory. It touches none of
+your files, and leaves nothing behind.";
 
 /// Nothing here is about limits; the person may look at everything, also from within an agent's
 /// shell.
@@ -41,16 +41,16 @@ const ANSWER: &str = "bcrypt ^5.1.1\n(from package.json, line 14)";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
-/// The two messages of the demonstration, and how long each step took.
+/// The two messages of the demonstration, and the duration of each step.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Story {
     messages: Vec<WholeMessage>,
-    /// The same as `history` has them.
+    /// The same messages as `history` prints them.
     transcript: Vec<MessageRow>,
     timings_ms: Timings,
 }
 
-/// In milliseconds.
+/// Durations in milliseconds.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 struct Timings {
     initialize_claude: f64,
@@ -121,7 +121,7 @@ async fn sessions(
     say(
         output,
         &format!(
-            "a broker of its own, pid {}, and two adapters over pipes:",
+            "a broker for the demo, pid {}, and two adapters over pipes:",
             room.operator.welcome.pid
         ),
     )?;
@@ -172,7 +172,7 @@ async fn sessions(
     say(
         output,
         &format!(
-            "  {} as Claude Code would run it, {} as Codex would",
+            "  {} as Claude Code runs it, {} as Codex runs it",
             name(output, "luna"),
             name(output, "orion")
         ),
@@ -199,7 +199,7 @@ async fn ask(
     say(
         output,
         &format!(
-            "{} asks {}, by the tool send_message:",
+            "{} asks {} with the tool send_message:",
             name(output, "luna"),
             name(output, "orion")
         ),
@@ -209,7 +209,7 @@ async fn ask(
     let sent = luna.call("send_message", json!({ "to": "orion", "message": QUESTION })).await?;
     timings.send_acknowledged = ms_between(begun, Instant::now());
     let question = message_id_in(&sent)
-        .ok_or_else(|| Failure::wrong(format!("send_message told no id: {sent:?}")))?;
+        .ok_or_else(|| Failure::wrong(format!("send_message returned no id: {sent:?}")))?;
     say(
         output,
         &format!("  durable as {question} and acknowledged after {} ms", timings.send_acknowledged),
@@ -221,7 +221,7 @@ async fn ask(
     say(
         output,
         &format!(
-            "{} finds it at the end of its next tool result, whatever the tool was:",
+            "{} gets it at the end of its next tool result, of any tool:",
             name(output, "orion")
         ),
     )?;
@@ -262,7 +262,7 @@ async fn reply(
     say(
         output,
         &format!(
-            "{luna_name} is notified through the channel, {after} ms after the reply was called:"
+            "{luna_name} is notified through the channel, {after} ms after the call of the reply:"
         ),
     )?;
     output_quoted(output, content)?;
@@ -300,7 +300,7 @@ async fn read_back(
     }
     if !output.json {
         output.line("")?;
-        output.line("what became of each, as the broker stored it:")?;
+        output.line("the delivery of each message, as the broker stored it:")?;
         for shown in [&question, &answer] {
             show::print_trace(output, &format!("{} ", shown.message.id), &shown.deliveries[0])?;
         }

@@ -26,45 +26,45 @@ Examples:
   peerctl history --peer backend --with me
   peerctl history --channel '#ops'
   peerctl history --since 2h
-  peerctl history --refused                  what brakes and policies refused
+  peerctl history --refused                  what limits and policies refused
   peerctl history --after m-06FHK2RBXW3T9Q1C --json    read on from there
   peerctl history --since 2026-11-20T08:00:00Z --json | jq -r '.[].text'";
 
-/// What was said, oldest first
+/// Print messages, oldest first
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Only what this peer wrote or got; `me` is you
+    /// Only messages that this peer sent or got; `me` is you
     #[arg(long)]
     peer: Option<String>,
 
-    /// Only what went between --peer (or anybody) and this one
+    /// Only messages between --peer (or anybody) and this peer
     #[arg(long)]
     with: Option<String>,
 
-    /// Only what was said in this channel or group
+    /// Only messages in this channel or group
     #[arg(long, value_name = "NAME")]
     channel: Option<String>,
 
-    /// Only this thread
+    /// Only messages of this thread
     #[arg(long)]
     thread: Option<String>,
 
-    /// Only what came after this message, the oldest N of it: a script that remembers the last id
-    /// it saw reads on without missing or repeating anything
+    /// Only messages after this one, the oldest N of them: a script that remembers the last id it
+    /// saw reads on without a gap or a repeat
     #[arg(long, value_name = "ID")]
     after: Option<String>,
 
-    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as
-    /// 2h
+    /// Only messages since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or an age such
+    /// as 2h
     #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
-    /// What brakes and policies refused lately, and why: of that nothing was stored
+    /// Print the sends that limits and policies refused lately, and why; they were not stored
     #[arg(long, conflicts_with_all = ["with", "channel", "after"])]
     refused: bool,
 
-    /// At most this many, the newest (with --after the oldest)
+    /// Print at most this many, the newest (with --after the oldest)
     #[arg(short, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n: u32,
 }
@@ -75,32 +75,33 @@ pub(crate) struct MessageRow {
     pub(crate) id: Id,
     /// Its sender's name.
     pub(crate) from: String,
-    /// The names of its readers, or the channel's.
+    /// The names of its recipients, or the name of the channel.
     pub(crate) to: Vec<String>,
     pub(crate) text: String,
-    /// `request` or `inform`: whether it may wake its reader.
+    /// `request` or `inform`: whether it may wake an idle recipient.
     pub(crate) intent: &'static str,
     pub(crate) thread: String,
     /// The message that it answers.
     pub(crate) reply_to: Option<Id>,
     pub(crate) at: Time,
-    /// Of several deliveries the one that still waits, or went wrong; null where there is none.
+    /// With several deliveries, the stage of one that still waits or went wrong. Null without a
+    /// delivery.
     pub(crate) stage: Option<&'static str>,
     pub(crate) kind: &'static str,
     #[serde(flatten)]
     pub(crate) more: MessageMore,
 }
 
-/// What only a message has, and no other thing that can be searched.
+/// The fields that only a message has, and no other search result.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MessageMore {
-    /// The door it came in by.
+    /// How its sender sent it.
     via: &'static str,
     /// The channel or group that it was sent to.
     channel: Option<String>,
-    /// What an answer rests on.
+    /// The sources of an answer.
     sources: Vec<String>,
-    /// The stage of each delivery, by the reader's name.
+    /// The stage of each delivery, by the name of the recipient.
     stages: BTreeMap<String, &'static str>,
 }
 
@@ -133,18 +134,18 @@ impl From<&Shown> for MessageRow {
     }
 }
 
-/// What a limit or a policy refused. Nothing of it was stored.
+/// A send that a limit or a policy refused. It was not stored.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RefusedRow {
     at: Time,
     /// Its sender's name.
     from: String,
-    /// The recipients as they were given.
+    /// The recipients, as the sender gave them.
     to: String,
     thread: Option<String>,
     code: &'static str,
     reason: String,
-    /// How its text begins.
+    /// The beginning of its text.
     beginning: String,
 }
 
@@ -203,9 +204,7 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
         return output.json_rows(refusals.iter().map(RefusedRow::from));
     }
     if refusals.is_empty() {
-        output.remark(
-            "nothing was refused since the broker started, or nothing of that is remembered",
-        );
+        output.remark("the broker remembers no refused send since its start");
     }
     for refused in &refusals {
         let to = if refused.to.is_empty() {
@@ -286,7 +285,7 @@ pub(crate) async fn read(
 
 pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> {
     if messages.is_empty() {
-        output.remark("nothing was said");
+        output.remark("no messages");
     }
     for shown in messages {
         let message = &shown.message;

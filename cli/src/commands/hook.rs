@@ -35,18 +35,18 @@ const AFTER_HELP: &str = "\
   peerctl hook claude SessionStart
   peerctl hook codex PostToolUse
 
-The client's JSON comes on standard input; what the client shall show its model
-goes to standard output, in the client's own form. Nothing is printed where
-nothing waits. The exit code is always 0, and no broker is started.";
+The hook reads the client's JSON from standard input. It prints what the model
+is to see to standard output, in the client's own form. If no mail waits, it
+prints nothing. The exit code is always 0, and no broker is started.";
 
-/// What the installed hooks of a client call: its JSON in, its hook JSON out
+/// Called by the installed hooks of a client: reads its JSON, prints its hook JSON
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Whose hook it is: claude or codex
+    /// The client whose hook this is: claude or codex
     client: String,
 
-    /// What happened; otherwise the input says it
+    /// The event of the hook; by default the one that the input names
     event: Option<String>,
 }
 

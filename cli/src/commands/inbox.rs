@@ -15,51 +15,51 @@ use crate::output::{Output, Tone, age, cell, now, size};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl inbox                  what waits, for everybody
-  peerctl inbox backend          what waits for one peer
-  peerctl inbox --held           what a policy holds until you release it
-  peerctl inbox me               what sessions wrote to you, with the texts
-  peerctl inbox me --ack         the same, and then it is dealt with
+  peerctl inbox                  waiting mail of all peers
+  peerctl inbox backend          waiting mail of one peer
+  peerctl inbox --held           mail that waits for your decision
+  peerctl inbox me               mail to you, with the texts
+  peerctl inbox me --ack         the same, and acknowledge it
 
-Looking takes nothing away: only --ack, `peerctl show` and a reply settle your
-own mail.";
+Listing mail settles nothing. Only --ack, `peerctl show` and a reply settle
+your own mail.";
 
 /// Most identifiers that go into one acknowledgement.
 const ACK_CHUNK: usize = peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
 
-/// What waits, for whom, and how long
+/// List waiting mail: for whom, and for how long
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A name or id; `me` for your own mail, with texts; everybody where it is left out
+    /// A name or id; `me` for your own mail, with texts. By default, all peers
     peer: Option<String>,
 
-    /// Only what is held by a policy
+    /// Only mail that a policy holds
     #[arg(long)]
     held: bool,
 
-    /// Acknowledge what was printed; only for `me`
+    /// Acknowledge the printed mail; only for `me`
     #[arg(long)]
     ack: bool,
 }
 
-/// A message that waits for its reader.
+/// A message that waits for its recipient.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct InboxRow {
     id: Id,
     /// Its sender's name.
     from: String,
-    /// The door it came in by.
+    /// How its sender sent it.
     via: &'static str,
-    /// Its reader's name.
+    /// The recipient's name.
     to: String,
     to_id: String,
-    /// `request` or `inform`: whether it may wake its reader.
+    /// `request` or `inform`: whether it may wake an idle recipient.
     intent: &'static str,
     stage: &'static str,
     at: Time,
     age_ms: u64,
-    /// Sessions that ended after a model may have been asked with it.
+    /// The sessions that ended after their model may have been asked with it.
     attempts: u32,
     /// The size of its text.
     bytes: u32,
@@ -97,32 +97,27 @@ pub(crate) struct Letter {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mine = args.peer.as_deref().and_then(person).is_some();
     if args.ack && !mine {
-        return Err(
-            Failure::usage("--ack is for your own mail alone").hint("say `peerctl inbox me --ack`")
-        );
+        return Err(Failure::usage("--ack works only for your own mail")
+            .hint("run `peerctl inbox me --ack`"));
     }
     let operator = Operator::connect(endpoint).await?;
     let whose =
         if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };
     let entries = operator.inbox(Some(whose), args.held).await?;
     if !mine {
-        return print(
-            output,
-            &entries,
-            if args.held { "nothing is held" } else { "nothing waits" },
-        );
+        return print(output, &entries, if args.held { "no held mail" } else { "no waiting mail" });
     }
     print_mine(output, &operator, &entries).await?;
     let held = operator.inbox(Some("*".to_owned()), true).await?.len();
     if held > 0 {
         output.remark(&format!(
-            "held for sessions until you release it: {held}; `peerctl inbox --held` shows it"
+            "held messages to sessions: {held}; `peerctl inbox --held` lists them"
         ));
     }
     let status = status::ask(&operator).await?;
     if !status.used_up.is_empty() {
         let threads = pause::told_with(&[], &status.used_up);
-        output.remark(&format!("paused: {threads}; `peerctl resume --thread T` lets them go on"));
+        output.remark(&format!("paused: {threads}; `peerctl resume --thread T` ends a pause"));
     }
     if args.ack {
         for chunk in entries.chunks(ACK_CHUNK) {
@@ -160,7 +155,7 @@ fn print(output: &Output, entries: &[InboxEntry], empty: &str) -> Result<(), Fai
         empty,
     )?;
     if entries.iter().any(|entry| entry.stage == Stage::Held) {
-        output.remark("held: `peerctl show ID` reads one, `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
+        output.remark("held mail: `peerctl show ID` prints one, `peerctl release ID` releases it, `peerctl cancel ID` withdraws it");
     }
     Ok(())
 }
@@ -185,7 +180,7 @@ async fn print_mine(
     }
     output.remark(match entries.is_empty() {
         true => "no mail for you",
-        false => "answer with `peerctl send FROM --reply-to ID -- TEXT`; `peerctl inbox me --ack` settles all of it",
+        false => "answer with `peerctl send FROM --reply-to ID -- TEXT`; `peerctl inbox me --ack` acknowledges all",
     });
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! `peerctl mcp`: hands over to the adapter.
 
 const AFTER_HELP: &str = "\
-A client starts this by itself once it is configured:
+A configured client starts the server by itself:
   claude mcp add peers -- peerctl mcp
   codex mcp add peers -- peerctl mcp
 
 Environment:
-  PEER_NAME       the name to ask for
+  PEER_NAME       the name that this session asks for
   PEERD_DIR       where the broker keeps its state
-  PEERD_ENABLED   0: stay dormant, without tools and without a broker
-  PEERD_CLIENT    claude, codex, ...: overrides what the client says that it is";
+  PEERD_ENABLED   0: do nothing: no tools, no broker, no mail
+  PEERD_CLIENT    claude, codex, ...: overrides the client's own name";
 
-/// The MCP server that a client (Claude Code, Codex, …) runs, over standard input and output
+/// Run the MCP server for a client (Claude Code, Codex, …), over standard input and output
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}

@@ -47,7 +47,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Default, clap::Args)]
 struct Filter {
-    /// Only keys that begin so
+    /// Only keys that begin with this
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
 
@@ -62,16 +62,16 @@ enum What {
     List(Filter),
     /// Show a note
     Get { key: String },
-    /// Write a note in place of what is there, tags and time included
+    /// Write a note; an existing one is replaced, with its tags and its expiry
     Set {
         key: String,
-        /// What it is filed under; may be repeated
+        /// A tag of the note; may be repeated
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,
-        /// It is forgotten after this long
+        /// Delete the note after this long
         #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
         ttl: Option<Duration>,
-        /// Only if it still has this version; 0: only if there is none
+        /// Write only if the note still has this version; 0: only if no such note exists
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
         /// Read the value from a file
@@ -81,36 +81,37 @@ enum What {
         #[arg(required_unless_present = "file")]
         value: Vec<String>,
     },
-    /// Add a line to a note; one that is not there is made
+    /// Add a line to a note; a missing note is created
     Append {
         key: String,
         /// The line; - reads standard input
         #[arg(required = true)]
         text: Vec<String>,
     },
-    /// Forget a note
+    /// Delete a note
     Delete {
         key: String,
-        /// Only if it still has this version
+        /// Delete only if the note still has this version
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
-    /// Find notes by their words
+    /// Find notes by words in them
     Search {
-        /// Words; "several words" is a phrase, word* a beginning
+        /// Words; "several words" is a phrase, word* the beginning of a word
         #[arg(required = true)]
         query: Vec<String>,
     },
-    /// Print notes as JSON, one in a line
+    /// Print notes as JSON, one per line
     Export(Filter),
-    /// Write notes from such lines, over those that are there; nothing where a line is malformed
+    /// Write the notes of an exported file; existing ones are replaced, and a malformed line stops
+    /// all
     Import {
         /// The file; - reads standard input
         file: PathBuf,
         /// Only check the lines
         #[arg(long)]
         dry_run: bool,
-        /// Leave notes that are there as they are
+        /// Leave existing notes unchanged
         #[arg(long)]
         keep: bool,
     },
@@ -122,13 +123,13 @@ pub(crate) struct NoteRow {
     key: String,
     tags: Vec<String>,
     version: u64,
-    /// The name of whoever wrote it last.
+    /// The name of the peer that wrote it last.
     author: String,
     changed_at: Time,
     expires_at: Option<Time>,
     /// The size of its value.
     bytes: u32,
-    /// Absent in a list, and of a note that was deleted or appended to.
+    /// Absent in a list, and after a deletion or an append.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
 }
@@ -148,7 +149,7 @@ impl From<&NoteInfo> for NoteRow {
     }
 }
 
-/// A note that was found by its words.
+/// A note that was found by words in it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct NoteHit {
     key: String,
@@ -158,13 +159,13 @@ pub(crate) struct NoteHit {
     snippet: String,
 }
 
-/// What an import did.
+/// The outcome of an import.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Imported {
     written: usize,
-    /// Notes that were there and were left as they are.
+    /// Existing notes that were left unchanged.
     kept: usize,
-    /// With `--dry-run`: notes that would be written.
+    /// With `--dry-run`: the notes that would be written.
     would_write: usize,
 }
 
@@ -197,7 +198,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     if output.json {
         return output.json(&NoteRow::from(&note));
     }
-    let what = if deletes { "is forgotten; it had version" } else { "has version" };
+    let what = if deletes { "was deleted; it had version" } else { "has version" };
     output.line(&format!("{} {what} {}", cell(&note.key), note.version))
 }
 
@@ -245,7 +246,7 @@ fn list(output: &Output, notes: &[NoteInfo]) -> Result<(), Failure> {
     output.table(
         &["KEY", "VERSION", "BYTES", "BY", "AGE", "TAGS"],
         &rows,
-        "no such note; `peerctl memory set KEY -- VALUE` writes one",
+        "no notes; `peerctl memory set KEY -- VALUE` writes one",
     )
 }
 
@@ -278,7 +279,7 @@ async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<()
     let (hits, _, behind) = Operator::connect(endpoint).await?.search(&query).await?;
     if behind > 0 {
         output.remark(&format!(
-            "not all was looked at: {behind} are not indexed yet; ask again in a moment"
+            "changes that are not indexed yet: {behind}; search again in a moment"
         ));
     }
     if output.json {
@@ -290,7 +291,7 @@ async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<()
         }));
     }
     if hits.is_empty() {
-        output.remark("found in no note");
+        output.remark("no note has these words");
     }
     for hit in &hits {
         output.line(&format!("{}  by {}, {} ago", cell(&hit.id), cell(&hit.from), age(hit.at)))?;
@@ -335,7 +336,7 @@ async fn import(
         let more = if more > 0 { format!(", and {more} more lines") } else { String::new() };
         let message = format!("importing {} failed: {}{more}", file.display(), wrong.join(", "));
         return Err(Failure::wrong(message)
-            .hint("nothing was written: mend these lines and import it again"));
+            .hint("nothing was written: fix these lines and import the file again"));
     }
     let (mut written, mut kept) = (0, 0);
     if !dry_run {
@@ -356,7 +357,7 @@ async fn import(
     }
     output.line(&match dry_run {
         true => format!("{} notes would be written", drafts.len()),
-        false => format!("{written} notes were written, {kept} kept as they are"),
+        false => format!("{written} notes were written, {kept} left unchanged"),
     })
 }
 
@@ -373,11 +374,9 @@ fn read_lines(file: &Path) -> Result<String, Failure> {
 /// The note of one line; none where its time is over. Whatever else stands in a line says when it
 /// was exported, and is left alone.
 fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+    let value: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let key = text("key")
-        .filter(|key| is_key(key))
-        .ok_or("it has no key, or one that no note can have")?;
+    let key = text("key").filter(|key| is_key(key)).ok_or("its key is missing or invalid")?;
     let said = text("value").filter(|said| !is_blank(said)).ok_or("it has no value")?;
     if said.len() > NOTE_BYTES_MAX {
         return Err(format!("its value is longer than {NOTE_BYTES_MAX} bytes"));
@@ -385,11 +384,11 @@ fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
     let tags: Vec<String> = match value.get("tags") {
         None | Some(Value::Null) => Vec::new(),
         Some(tags) => {
-            serde_json::from_value(tags.clone()).map_err(|_| "its tags are no list of texts")?
+            serde_json::from_value(tags.clone()).map_err(|_| "its tags are not a list of texts")?
         }
     };
     if tags.len() > NOTE_TAGS_MAX || !tags.iter().all(|tag| is_tag(tag)) {
-        return Err("it has too many tags, or one that no note can have".to_owned());
+        return Err("it has too many tags or an invalid one".to_owned());
     }
     let ttl_ms = match value.get("expires_at") {
         None | Some(Value::Null) => None,
@@ -397,7 +396,7 @@ fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
             let at = at
                 .as_str()
                 .and_then(|at| humantime::parse_rfc3339(at).ok())
-                .ok_or("its expires_at is no time")?;
+                .ok_or("its expires_at is not a time")?;
             let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
             Some(Timestamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)).ms_since(now))
         }
@@ -431,14 +430,14 @@ mod tests {
         let over = r#"{"key":"k","value":"x","expires_at":"2026-11-18T11:06:40Z"}"#;
         assert_eq!(draft(over, now), Ok(None));
         for (wrong, why) in [
-            ("no", "no JSON"),
-            ("{}", "no key"),
-            (r#"{"key":"a b","value":"x"}"#, "no key, or one"),
+            ("no", "not JSON"),
+            ("{}", "key is missing"),
+            (r#"{"key":"a b","value":"x"}"#, "missing or invalid"),
             (r#"{"key":"a"}"#, "no value"),
             (r#"{"key":"a","value":" "}"#, "no value"),
-            (r#"{"key":"a","value":"x","tags":"t"}"#, "no list of texts"),
-            (r#"{"key":"a","value":"x","tags":["a b"]}"#, "too many tags, or one"),
-            (r#"{"key":"a","value":"x","expires_at":5}"#, "no time"),
+            (r#"{"key":"a","value":"x","tags":"t"}"#, "not a list of texts"),
+            (r#"{"key":"a","value":"x","tags":["a b"]}"#, "too many tags or an invalid one"),
+            (r#"{"key":"a","value":"x","expires_at":5}"#, "not a time"),
         ] {
             assert!(draft(wrong, now).unwrap_err().contains(why), "{wrong}");
         }

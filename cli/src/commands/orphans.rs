@@ -15,12 +15,12 @@ use crate::output::{Output, age, cell, size};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl orphans                                       list them
-  peerctl orphans requeue m-06FHK2RBXW3T9Q1C            to its reader again
-  peerctl orphans reassign m-06FHK2RBXW3T9Q1C backend   to somebody else
-  peerctl orphans drop m-06FHK2RBXW3T9Q1C               to nobody
+  peerctl orphans requeue m-06FHK2RBXW3T9Q1C            back to its recipient
+  peerctl orphans reassign m-06FHK2RBXW3T9Q1C backend   to another peer
+  peerctl orphans drop m-06FHK2RBXW3T9Q1C               delete it
 
-A message becomes a dead letter when several sessions ended while it was offered
-to them, or when its reader was forgotten.";
+A message becomes a dead letter after several sessions ended while they had it
+offered, or after its recipient was forgotten.";
 
 /// Dead letters and expired mail: list, requeue, reassign, drop
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 enum What {
     /// List them, oldest first
     Ls,
-    /// Put one back into its reader's queue
+    /// Put one back into its recipient's mailbox
     Requeue {
         /// The message's id
         id: String,
@@ -59,14 +59,14 @@ pub(crate) struct OrphanRow {
     id: Id,
     /// Its sender's name.
     from: String,
-    /// Its reader's name; its id where it was forgotten.
+    /// The recipient's name, or its id if the recipient was forgotten.
     to: String,
     to_id: String,
     /// `dead` or `expired`.
     stage: &'static str,
-    /// Why, in a word.
+    /// The cause, in a word.
     cause: String,
-    /// When it became so.
+    /// When it became dead or expired.
     at: Time,
     /// The size of its text.
     bytes: u32,
@@ -87,7 +87,7 @@ impl From<&Orphan> for OrphanRow {
     }
 }
 
-/// What became of the deliveries that a command changed.
+/// The deliveries that a command changed, with their new stages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Settled {
     deliveries: Vec<SettledDelivery>,
@@ -95,7 +95,7 @@ pub(crate) struct Settled {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct SettledDelivery {
-    /// Its reader's name.
+    /// The recipient's name.
     to: String,
     stage: &'static str,
 }
@@ -174,7 +174,7 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     };
     if !refusals.is_empty() {
         output.remark(&format!(
-            "refused lately, and never stored: {}; `peerctl history --refused` shows why",
+            "refused lately, and not stored: {}; `peerctl history --refused` shows why",
             refusals.len()
         ));
     }

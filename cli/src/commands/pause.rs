@@ -17,24 +17,25 @@ const THREAD_PREFIX: &str = "t-";
 
 const AFTER_PAUSE: &str = "\
 Examples:
-  peerctl pause backend              what this session sends is refused
-  peerctl pause t-0K3M9Q             what agents say in this thread
-  peerctl pause --thread release     a thread with a name of its own
-  peerctl pause all                  what any agent sends
+  peerctl pause backend              sends of this session are refused
+  peerctl pause t-0K3M9Q             sends of agents in this thread
+  peerctl pause --thread release     a thread with a chosen name
+  peerctl pause all                  sends of all agents
 
-You are never paused, and what was sent before is delivered. A pause outlives
-the broker. `peerctl status` shows what is paused, `peerctl resume` ends it.";
+You are never paused, and messages sent before are still delivered. A pause
+outlives the broker. `peerctl status` shows all pauses, and `peerctl resume`
+ends one.";
 
 const AFTER_RESUME: &str = "\
 Examples:
   peerctl resume backend
-  peerctl resume t-0K3M9Q            its agents may take as many turns again
-  peerctl resume all                 everything that is paused
+  peerctl resume t-0K3M9Q            reset the turns of its agents
+  peerctl resume all                 end all pauses
 
-A thread that agents used up by themselves (limits.thread_turns_max) goes on as
-well, with `resume THREAD` or with a message of yours in it.";
+If agents used up the turns of a thread (limits.thread_turns_max), it is paused
+as well. `resume THREAD`, or a message from you in it, ends that pause.";
 
-/// Refuse what agents send, until you resume it
+/// Refuse the sends of agents until you resume
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_PAUSE)]
 pub(crate) struct PauseArgs {
@@ -56,28 +57,28 @@ struct What {
     #[arg(value_name = "THREAD|PEER|all")]
     what: String,
 
-    /// It is a thread, whatever its name looks like
+    /// The argument is a thread, even if a peer has this name
     #[arg(long)]
     thread: bool,
 }
 
-/// What is paused after the command.
+/// The pauses after the command.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Paused {
     paused: Vec<Pause>,
 }
 
-/// Something of which agents may not send.
+/// A scope in which agents may not send.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Pause {
     /// All agents.
     All,
-    /// What one peer sends.
+    /// The sends of one peer.
     Peer { name: String },
-    /// What agents say in one thread.
+    /// The sends of agents in one thread.
     Thread { name: String },
-    /// A thread in which agents took as many turns as they may without you.
+    /// A thread in which agents took as many turns as they may without a message from you.
     Loop { name: String, turns: u32, speakers: Vec<String>, since: Time },
 }
 

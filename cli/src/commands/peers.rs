@@ -18,30 +18,30 @@ use crate::output::{Output, Tone, age, beginning, cell};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl peers                  who is online, was until lately, or has mail
-  peerctl peers --all            every peer that is remembered
-  peerctl peers backend          all about one peer, and what reached it;
-                                 exit 4 where there is none
+  peerctl peers                  online peers, recent ones, and those with mail
+  peerctl peers --all            every known peer
+  peerctl peers backend          all about one peer, and how mail reached it;
+                                 exit code 4 if there is none
   peerctl peers --state idle --client codex
-  peerctl peers -w               again when somebody comes, goes or changes";
+  peerctl peers -w               print again at every change";
 
 /// How much of what a peer does and of where it is the table shows: with both, and names of usual
 /// length, a line fits 80 columns.
 const DOING_CHARS_MAX: usize = 24;
 const WHERE_CHARS_MAX: usize = 20;
 
-/// Who is here, what they are doing, and what waits for them
+/// List peers: who is here, what they do, and how much mail waits
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A name, an earlier name or an id: only this peer
+    /// Only this peer: a name, an earlier name or an id
     name: Option<String>,
 
-    /// Print again when somebody comes, goes, is renamed or does something else
+    /// Print again when a peer comes, goes, is renamed or changes its state
     #[arg(short, long)]
     watch: bool,
 
-    /// Only peers of this state: their own word, or else what their client does
+    /// Only peers in this state: the state that they set, or else the one of their client
     #[arg(long, value_name = "STATE", conflicts_with = "name")]
     state: Option<String>,
 
@@ -59,20 +59,20 @@ pub(crate) struct Args {
 pub(crate) struct PeerRow {
     id: String,
     name: String,
-    /// Earlier names, which lead to it as well.
+    /// Earlier names, which still lead to this peer.
     aliases: Vec<String>,
     /// `claude`, `codex` or another; empty for the person.
     client: String,
     client_version: String,
-    /// The client's process, while it is online.
+    /// The client's process, while the peer is online.
     client_pid: Option<u32>,
-    /// A session that takes its mail is connected.
+    /// Whether a session that receives its mail is connected.
     online: bool,
     cwd: String,
     git_root: Option<String>,
     repo: Option<String>,
     host: String,
-    /// What it says that it is doing.
+    /// What the peer is doing, in its own words.
     summary: String,
     /// Its state, in its own words.
     state: String,
@@ -83,20 +83,19 @@ pub(crate) struct PeerRow {
     /// Messages that its session holds.
     leased: u64,
     last_seen: Time,
-    /// Whether its model is at work, where that is known.
+    /// Whether its model is at work, if that is known.
     activity: Option<&'static str>,
-    /// What the session may do without asking, where that is known.
+    /// What the session may do without asking, if that is known.
     mode: Option<&'static str>,
-    /// What becomes of mail to it.
+    /// The policy for mail to this peer.
     policy: &'static str,
-    /// Messages that wait for your word, of those that wait for it.
+    /// The waiting messages that are held for your decision.
     held: u64,
-    /// Messages that a carrier of its session had, and of which nothing proves that the model saw
-    /// them.
+    /// Messages that a carrier of its session had, without evidence that the model saw them.
     offered: u64,
-    /// Its mailbox takes nothing more.
+    /// Whether its mailbox is full.
     full: bool,
-    /// You have paused what it sends.
+    /// Whether you paused its sends.
     paused: bool,
     carriers: Vec<CarrierRow>,
 }
@@ -105,7 +104,7 @@ pub(crate) struct PeerRow {
 #[derive(Debug, Serialize, JsonSchema)]
 struct CarrierRow {
     name: &'static str,
-    /// When it was last proved in this session; null where it never was.
+    /// When it was last proved in this session; null if it never was.
     proven_at: Option<Time>,
 }
 
@@ -145,7 +144,7 @@ impl From<&PeerInfo> for PeerRow {
     }
 }
 
-/// All peers, each time something changes.
+/// All peers, printed at each change.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PeersNow {
     peers: Vec<PeerRow>,
@@ -251,27 +250,27 @@ async fn nobody(args: &Args, operator: &Operator) -> Result<String, Failure> {
     let named = |texts: Vec<String>| {
         let texts: BTreeSet<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
         let texts: Vec<String> = texts.into_iter().collect();
-        if texts.is_empty() { "none is known".to_owned() } else { texts.join(", ") }
+        if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
     };
     Ok(match (&args.state, &args.client) {
         _ if online.is_empty() => {
-            "nobody is here; a client that runs `peerctl mcp` appears by itself".to_owned()
+            "no peers; each client that runs `peerctl mcp` appears here by itself".to_owned()
         }
-        (None, None) => "nobody is here".to_owned(),
+        (None, None) => "no peers".to_owned(),
         (Some(state), None) => format!(
-            "no peer is in state {:?} ({} online); states there are: {}",
+            "no peer is in state {:?} ({} online); existing states: {}",
             single_line(state),
             online.len(),
             named(online.iter().map(|peer| present_state(peer)).collect())
         ),
         (None, Some(client)) => format!(
-            "no peer is of client {:?} ({} online); clients there are: {}",
+            "no peer has client {:?} ({} online); existing clients: {}",
             single_line(client),
             online.len(),
             named(online.iter().map(|peer| cell(&peer.client)).collect())
         ),
         (Some(state), Some(client)) => format!(
-            "no peer of client {:?} is in state {:?} ({} online); `peerctl peers` lists them",
+            "no peer has client {:?} and state {:?} ({} online); `peerctl peers` lists them",
             single_line(client),
             single_line(state),
             online.len()
@@ -318,7 +317,7 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
     if peer.paused {
         facts.push((
             "paused",
-            format!("by you; `peerctl resume {}` lets it send again", cell(&peer.name)),
+            format!("by you; `peerctl resume {}` ends the pause", cell(&peer.name)),
         ));
     }
     facts.push(("inbound", peer.policy.as_str().to_owned()));
@@ -365,12 +364,13 @@ fn mail(peer: &PeerInfo) -> String {
 
 /// The same in words.
 fn letters(peer: &PeerInfo) -> String {
-    let mut said = format!("{} waiting, {} of it with its session", peer.pending, peer.leased);
+    let mut said =
+        format!("{} waiting, {} of them leased to its session", peer.pending, peer.leased);
     if peer.held > 0 {
         said.push_str(&format!(", {} held until you release it", peer.held));
     }
     if peer.full {
-        said.push_str("; its mailbox is full, and more is refused");
+        said.push_str("; its mailbox is full, and further messages are refused");
     }
     said
 }

@@ -13,30 +13,30 @@ use crate::output::{Output, Tone, cell};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl policy                        all that is in force
-  peerctl policy backend                what holds for one session
-  peerctl policy backend hold           its mail waits for your word
-  peerctl policy backend default        as all others again
-  peerctl policy all refuse             for all without a policy of their own
+  peerctl policy                        all policies in force
+  peerctl policy backend                the policy for one session
+  peerctl policy backend hold           hold its mail for your decision
+  peerctl policy backend default        no policy of its own
+  peerctl policy all refuse             for all without their own policy
   peerctl policy inbox-socket allow     see below
 
-accept: mail goes its way. hold: it waits until you run `peerctl release`, and
-the sender is told. refuse: it is refused, and the sender is told. A policy is
-for mail from other sessions and their shells, sent from now on: what you write
-yourself always goes through, and so does the answer to what a session asked.
+accept: mail is delivered. hold: mail waits until you run `peerctl release`,
+and its sender is told. refuse: mail is refused, and its sender is told.
+A policy is for mail from other sessions and their shells, sent from now on.
+Mail from you, and the answer to a session's own question, is always accepted.
 
-inbox-socket: Claude Code asks before it takes a post from a stranger into a
-session's inbox socket. The adapter is the session's own child, and what it
-posts passes without that dialog. In a session that bypasses permissions, or
-that may come to, it therefore posts nothing there until you allow it; mail
-arrives by the other ways.";
+inbox-socket: Claude Code shows a dialog before it accepts a message from
+another program through a session's inbox socket. The adapter is a child of the
+session, and its messages pass without that dialog. If a session bypasses
+permissions, or may begin to, the adapter does not use the socket until you
+allow it. Mail then arrives by the other carriers.";
 
 /// The word that stands for all peers without a policy of their own.
 const ALL: &str = "all";
 /// The word that stands for posts into inbox sockets; a peer of that name goes by its id.
 const INBOX_SOCKET: &str = "inbox-socket";
 
-/// Show or set what sessions may write to whom
+/// Show or set the policies for mail to sessions
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -50,29 +50,29 @@ pub(crate) struct Args {
 /// All policies that are in force.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PoliciesInForce {
-    /// For all peers without a policy of their own.
+    /// The policy for all peers without their own.
     default: &'static str,
-    /// For mail from a session that may do less than its reader.
+    /// The policy for mail from a session that may do less than its recipient.
     escalation: &'static str,
-    /// Whether mail may be posted into the inbox socket of a session that bypasses permissions.
+    /// Whether the adapter may use the inbox socket of a session that bypasses permissions.
     inbox_socket: bool,
     peers: Vec<OwnPolicy>,
 }
 
-/// A policy that a peer has of its own.
+/// A peer that has its own policy.
 #[derive(Debug, Serialize, JsonSchema)]
 struct OwnPolicy {
     name: String,
     policy: &'static str,
 }
 
-/// The policy for all peers without one of their own.
+/// The policy for all peers without their own.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PolicyOfAll {
     default: &'static str,
 }
 
-/// Whether mail may be posted into the inbox socket of a session that bypasses permissions.
+/// Whether the adapter may use the inbox socket of a session that bypasses permissions.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct InboxSocketConsent {
     inbox_socket: bool,
@@ -83,9 +83,9 @@ pub(crate) struct InboxSocketConsent {
 pub(crate) struct PolicyOfPeer {
     id: String,
     name: String,
-    /// What holds for it.
+    /// The policy in force for it.
     policy: &'static str,
-    /// What it has of its own; null where it goes by that of all.
+    /// Its own policy; null if the policy for all peers applies.
     own: Option<&'static str>,
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     };
     if person(&who).is_some() {
         return Err(
-            Failure::usage("your own mailbox takes everything").hint("a policy is for a session's")
+            Failure::usage("your own mailbox accepts all mail").hint("name a session, or `all`")
         );
     }
     let request = match args.what.as_deref() {
@@ -128,9 +128,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let policies = ask(&operator, request).await?;
     match who.as_str() {
         ALL if output.json => output.json(&PolicyOfAll { default: policies.default.as_str() }),
-        ALL => {
-            output.line(&format!("all without a policy of their own: {}", told(policies.default)))
-        }
+        ALL => output.line(&format!("all without their own policy: {}", told(policies.default))),
         INBOX_SOCKET if output.json => {
             output.json(&InboxSocketConsent { inbox_socket: policies.inbox_socket_in_bypass })
         }
@@ -175,8 +173,8 @@ fn policy(typed: &str) -> Result<Option<Policy>, Failure> {
     let known = typed.parse().ok();
     if known.is_none() && typed != "default" {
         let typed = single_line(typed);
-        return Err(Failure::usage(format!("no policy is called {typed:?}"))
-            .hint("say accept, hold, refuse or default"));
+        return Err(Failure::usage(format!("there is no policy {typed:?}"))
+            .hint("use accept, hold, refuse or default"));
     }
     Ok(known)
 }
@@ -187,15 +185,15 @@ fn consent(typed: &str) -> Result<bool, Failure> {
         "deny" => Ok(false),
         _ => {
             let typed = single_line(typed);
-            Err(Failure::usage(format!("posts into inbox sockets cannot be {typed:?}"))
-                .hint("say allow or deny"))
+            Err(Failure::usage(format!("inbox-socket cannot be {typed:?}"))
+                .hint("use allow or deny"))
         }
     }
 }
 
 fn told(policy: Policy) -> String {
     let meaning = match policy {
-        Policy::Accept => "mail from other sessions goes its way",
+        Policy::Accept => "mail from other sessions is delivered",
         Policy::Hold => "mail from other sessions waits until you release it",
         Policy::Refuse => "mail from other sessions is refused",
     };
@@ -205,10 +203,10 @@ fn told(policy: Policy) -> String {
 fn told_consent(allowed: bool) -> &'static str {
     match allowed {
         true => {
-            "allowed (mail is posted there also where permissions are bypassed, or may come to be)"
+            "allowed (the adapter uses it also in sessions that bypass permissions, or may begin to)"
         }
         false => {
-            "denied (nothing is posted there where permissions are bypassed, or may come to be)"
+            "denied (the adapter does not use it in sessions that bypass permissions, or may begin to)"
         }
     }
 }
@@ -219,9 +217,9 @@ fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
     }
     let escalation = match policies.escalation {
         Some(policy) => {
-            format!("{} (mail from a session that may do less than its reader)", policy.as_str())
+            format!("{} (mail from a session that may do less than its recipient)", policy.as_str())
         }
-        None => "accept (mail from a session that may do less than its reader is nothing special)"
+        None => "accept (mail from a session that may do less than its recipient follows the other rules)"
             .to_owned(),
     };
     output.facts(&[
@@ -231,5 +229,5 @@ fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
     ])?;
     let rows: Vec<_> =
         policies.peers.iter().map(|(name, policy)| vec![cell(name), told(*policy)]).collect();
-    output.table(&["PEER", "POLICY"], &rows, "no session has a policy of its own")
+    output.table(&["PEER", "POLICY"], &rows, "no session has its own policy")
 }

@@ -13,28 +13,28 @@ use crate::output::{Output, size};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl purge --dry-run        only say what would go
+  peerctl purge --dry-run        only show what would be deleted
   peerctl purge
 
-The broker does the same by itself when it has nothing else to do. How long and
-how much is kept stands in config.toml under [retention]; `peerctl config` shows
-it. What waits for its reader never goes, and dead letters have their own time.";
+The broker does the same by itself when it is idle. The limits are in
+config.toml under [retention]; `peerctl config` shows them. Waiting messages
+are never deleted, and dead letters have their own time.";
 
-/// Let go of what was kept as long as configured
+/// Delete what was stored longer than the configured retention
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Only say what would go
+    /// Only show what would be deleted
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What went, or would go.
+/// What was deleted, or would be.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Purged {
-    /// Nothing went: this is what would.
+    /// Whether nothing was deleted, because of `--dry-run`.
     dry_run: bool,
-    /// How many of each kind.
+    /// The number of deleted records of each kind.
     purged: BTreeMap<String, u64>,
     text_bytes: u64,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         .filter(|(_, count)| *count > 0)
         .map(|(kind, count)| format!("{count} {kind}"))
         .collect();
-    let verb = if dry_run { "would go" } else { "gone" };
+    let verb = if dry_run { "would be deleted" } else { "deleted" };
     match gone.as_slice() {
         [] => output.line(&format!("{verb}: nothing")),
         _ => output.line(&format!("{verb}: {} ({} of text)", gone.join(", "), size(text_bytes))),

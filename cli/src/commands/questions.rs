@@ -18,34 +18,34 @@ use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl questions                             all, the newest first
+  peerctl questions                             all questions, newest first
   peerctl questions --open --peer backend
   peerctl questions ask --to backend -- \"which port does the dev server use?\"
   peerctl questions answer m-06FHK2RBXW3T9Q1C --source README.md:12 -- \"8080\"
 
-The first answer closes a question. One that nobody answers expires, after a
-day unless told otherwise, and its asker hears of it. `peerctl show ID` has its
-text, `peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
+The first answer closes a question. A question without an answer expires, after
+a day by default, and its asker is told. `peerctl show ID` prints its text,
+`peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
 
 /// Questions that are listed where no number is given.
 const LISTED: usize = 50;
 
-/// See who asked whom what, ask and answer
+/// List questions, ask and answer
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: Option<What>,
 
-    /// Only those that wait for an answer
+    /// Only questions that wait for an answer
     #[arg(long)]
     open: bool,
 
-    /// Only those that this peer asked or was asked; `me` is you
+    /// Only questions that this peer asked or was asked; `me` is you
     #[arg(long)]
     peer: Option<String>,
 
-    /// At most this many, the newest
+    /// Print at most this many, the newest
     #[arg(short, default_value_t = LISTED, value_name = "N")]
     n: usize,
 }
@@ -57,10 +57,10 @@ enum What {
         /// Names, ids, #channel or @group, separated by commas
         #[arg(long)]
         to: String,
-        /// Where to look, or why you ask
+        /// Where to look for the answer, or why you ask
         #[arg(long)]
         hint: Option<String>,
-        /// It expires when nobody answered it after this long
+        /// The question expires if nobody answered it after this long
         #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
         ttl: Option<Duration>,
         /// The question; - reads standard input
@@ -69,9 +69,9 @@ enum What {
     },
     /// Answer an open question
     Answer {
-        /// The question
+        /// The question's id
         question: String,
-        /// What the answer rests on; may be repeated
+        /// A source of the answer; may be repeated
         #[arg(long, value_name = "SOURCE")]
         source: Vec<String>,
         /// The answer; - reads standard input
@@ -84,9 +84,9 @@ enum What {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct QuestionRow {
     id: Id,
-    /// The name of whoever asked.
+    /// The name of the peer that asked.
     from: String,
-    /// The names of those who were asked.
+    /// The names of the peers that were asked.
     to: Vec<String>,
     state: &'static str,
     asked_at: Time,
@@ -98,7 +98,7 @@ pub(crate) struct QuestionRow {
 #[derive(Debug, Serialize, JsonSchema)]
 struct AnsweredBy {
     by: String,
-    /// The answer.
+    /// The id of the answer.
     id: Id,
 }
 
@@ -190,9 +190,5 @@ fn print(output: &Output, questions: &[QuestionInfo]) -> Result<(), Failure> {
         ]
     };
     let rows: Vec<_> = questions.iter().map(row).collect();
-    output.table(
-        &["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"],
-        &rows,
-        "there is no such question",
-    )
+    output.table(&["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"], &rows, "no questions")
 }

@@ -13,16 +13,16 @@ use crate::output::{Output, cell};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl inbox --held                       what waits for your word
+  peerctl inbox --held                       mail that waits for your decision
   peerctl show m-06FHK2RBXW3T9Q1C            read it first
   peerctl release m-06FHK2RBXW3T9Q1C
   peerctl release --from scout --to backend
   peerctl release --all
 
-What you do not want goes with `peerctl cancel ID`. Releasing changes no policy:
-the next message is held again.";
+`peerctl cancel ID` withdraws a message that you do not want to release.
+Releasing changes no policy: the next message is held again.";
 
-/// Let held mail go on its way
+/// Release held mail
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -30,20 +30,20 @@ pub(crate) struct Args {
     #[arg(required_unless_present_any = ["from", "to", "all"], conflicts_with_all = ["from", "all"], value_name = "ID")]
     ids: Vec<String>,
 
-    /// All that this peer sent
+    /// All held messages that this peer sent
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
 
-    /// Only to this recipient
+    /// Only messages to this recipient
     #[arg(long, value_name = "PEER")]
     to: Option<String>,
 
-    /// All that is held
+    /// All held messages
     #[arg(long, conflicts_with_all = ["from", "to"])]
     all: bool,
 }
 
-/// What was held and goes its way.
+/// The deliveries that were released.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Released {
     deliveries: Vec<ReleasedDelivery>,
@@ -52,7 +52,7 @@ pub(crate) struct Released {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ReleasedDelivery {
     id: Id,
-    /// Its reader's name.
+    /// The recipient's name.
     to: String,
     stage: &'static str,
 }
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return output.json(&Released { deliveries: released });
     }
     if released.is_empty() {
-        output.remark("nothing of that is held");
+        output.remark("none of that is held");
     }
     Ok(())
 }

@@ -13,16 +13,16 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl rename calm-fox backend
 
-The mailbox stays, the session hears of it, and the old name still leads to it.";
+The mailbox stays, the session is told, and the old name still leads to it.";
 
 /// Give a peer another name
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Its name or id
+    /// The peer's name or id
     old: String,
 
-    /// The name that it shall have: 1 to 32 letters, digits, - or _
+    /// The new name: 1 to 32 letters, digits, - or _
     new: String,
 }
 
@@ -35,8 +35,8 @@ pub(crate) struct Renamed {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.old).is_some() {
-        return Err(Failure::usage("the person is called human and stays so")
-            .hint("`peerctl peers` lists who can be renamed"));
+        return Err(Failure::usage("the person is always called human")
+            .hint("`peerctl peers` lists the peers that can be renamed"));
     }
     let operator = Operator::connect(endpoint).await?;
     let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };

@@ -19,17 +19,18 @@ use crate::output::Output;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl schema                     every type, by its name
+  peerctl schema                     all types, by name
   peerctl schema status              what `peerctl status --json` prints
-  peerctl schema | jq keys           the names
+  peerctl schema | jq keys           only the names
 
-Fields may be added to a type. None goes, and none gets another meaning.";
+Later versions may add fields to a type. No field is removed or changes its
+meaning.";
 
-/// Print JSON schemas of what --json prints
+/// Print the JSON schemas of the output of --json
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The name of one type; all of them where it is left out
+    /// The name of one type; by default all types
     #[arg(value_name = "TYPE")]
     name: Option<String>,
 }
@@ -70,7 +71,7 @@ const TYPES: &[Type] = &[
     Type::of::<demo::Story>("demo", "demo"),
     Type::of::<status::BrokerStatus>("status", "status, daemon status"),
     Type::of::<Vec<peers::PeerRow>>("peers", "peers"),
-    Type::of::<peers::PeersNow>("peers-watch", "peers --watch, one in a line"),
+    Type::of::<peers::PeersNow>("peers-watch", "peers --watch, one per line"),
     Type::of::<send::SentMessage>("send", "send, questions ask, questions answer"),
     Type::of::<ask::Asked>("ask", "ask"),
     Type::of::<Vec<inbox::InboxRow>>("inbox", "inbox, inbox PEER"),
@@ -90,11 +91,11 @@ const TYPES: &[Type] = &[
     Type::of::<Vec<memory::NoteRow>>("memory", "memory, memory list"),
     Type::of::<memory::NoteRow>(
         "note",
-        "memory get, set, append, delete; memory export, one in a line",
+        "memory get, set, append, delete; memory export, one per line",
     ),
     Type::of::<Vec<memory::NoteHit>>("memory-search", "memory search"),
     Type::of::<memory::Imported>("memory-import", "memory import"),
-    Type::of::<tail::EventRow>("tail", "tail, one in a line; wait"),
+    Type::of::<tail::EventRow>("tail", "tail, one per line; wait"),
     Type::of::<rename::Renamed>("rename", "rename"),
     Type::of::<kick::Kicked>("kick", "kick"),
     Type::of::<policy::PoliciesInForce>("policy", "policy"),
@@ -126,9 +127,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         let names: Vec<_> = TYPES.iter().map(|of| of.name).collect();
         let failure = Failure::not_found(
             "unknown_type",
-            format!("no type is called {:?}", single_line(wanted)),
+            format!("there is no type {:?}", single_line(wanted)),
         );
-        return Err(failure.hint(format!("there are: {}", names.join(", "))));
+        return Err(failure.hint(format!("the types are: {}", names.join(", "))));
     };
     output.json(&found.schema())
 }
@@ -145,11 +146,11 @@ mod tests {
     const PAGE: &str = "\
 # What `--json` prints
 
-Each command has a type. These are the JSON schemas of all types, as `peerctl schema` prints them. Fields may be added to a
-type. None goes, and none gets another meaning.
+Each command has a type. These are the JSON schemas of all types, as `peerctl schema` prints them. Later versions may add fields
+to a type. No field is removed or changes its meaning.
 
-A command that prints a list prints an array. A stream prints an object a line. Times are RFC 3339 in UTC with milliseconds.
-A command that fails prints `error` on standard output. Where it came so far, the fields of its own type stand beside it.
+A command that prints a list prints an array. A stream prints one object per line. Times are RFC 3339 in UTC with milliseconds.
+A command that fails prints `error` on standard output. If it failed half-way, the fields of its own type stand beside it.
 
 A test compares this directory with the program. `PEERD_WRITE_SCHEMA=1 cargo test -p peerctl --lib the_schemas` writes it.
 

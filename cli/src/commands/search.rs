@@ -17,49 +17,49 @@ use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl search deploy staging              what has both words, best first
-  peerctl search \"'blue green' migr*\"        a phrase, and what begins so
+  peerctl search deploy staging              both words, best match first
+  peerctl search \"'blue green' migr*\"        a phrase and a beginning
   peerctl search parser::new --peer backend --since 2d
   peerctl search url --kind note --newest
-  peerctl search m-01JDK3V7QX8Z2M4T          what names this message, and itself
+  peerctl search m-01JDK3V7QX8Z2M4T          this message and its mentions
 
-Case and accents do not count. A word of code such as foo::bar or snake_case is
-found whole or by its parts. Single quotation marks count as double ones.";
+Case and accents do not matter. A word of code such as foo::bar or snake_case
+matches whole or by its parts. Single quotation marks count as double ones.";
 
-/// What was said, asked, noted and planned, by its words
+/// Search messages, questions, answers, notes and tasks by their words
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Words, all of which must stand there; "a phrase", begin*
+    /// Words, all of which must match; "a phrase", begin*
     #[arg(required = true, value_name = "QUERY")]
     query: Vec<String>,
 
-    /// Only this kind; may be repeated
+    /// Only results of this kind; may be repeated
     #[arg(long)]
     kind: Vec<Kind>,
 
-    /// Only what this peer wrote or got; `me` is you
+    /// Only messages that this peer sent or got; `me` is you
     #[arg(long)]
     peer: Option<String>,
 
-    /// Only what was said in this channel
+    /// Only messages in this channel
     #[arg(long)]
     channel: Option<String>,
 
-    /// Only this thread
+    /// Only messages of this thread
     #[arg(long)]
     thread: Option<String>,
 
-    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as
+    /// Only results since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or an age such as
     /// 2h
     #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
-    /// Newest first, instead of best first
+    /// Newest first, instead of best match first
     #[arg(long)]
     newest: bool,
 
-    /// At most this many
+    /// Print at most this many
     #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SEARCH_OFFSET_MAX)))]
     n: u32,
 }
@@ -88,29 +88,29 @@ impl Kind {
     }
 }
 
-/// What was found: a message as `history` has it, or a note or task.
+/// A search result: a message as `history` prints it, or a note or task.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct FoundRow {
     /// A message's or task's id, or a note's key.
     id: String,
-    /// Who said, wrote or made it.
+    /// The name of the peer that wrote it.
     from: String,
     to: Vec<String>,
-    /// Null for what is no message, as the next three fields are.
+    /// Null unless it is a message; the same holds for the next three fields.
     text: Option<String>,
     intent: Option<&'static str>,
     thread: Option<String>,
     reply_to: Option<Id>,
     at: Time,
-    /// Null for what is no message.
+    /// Null unless it is a message.
     stage: Option<&'static str>,
     /// `message`, `question`, `answer`, `note` or `task`.
     kind: &'static str,
-    /// The part of its text that fits best, in one line.
+    /// The part of its text that matches best, in one line.
     snippet: String,
-    /// Byte ranges of the snippet that were looked for.
+    /// The byte ranges of the snippet that match.
     matches: Vec<(u32, u32)>,
-    /// Only of a message.
+    /// The further fields of a message; absent for other kinds.
     #[serde(flatten)]
     more: Option<MessageMore>,
 }
@@ -145,13 +145,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         print(output, hit)?;
     }
     match hits.len() as u64 {
-        0 => output.remark("nothing is found that has all of these words"),
+        0 => output.remark("nothing has all of these words"),
         shown if shown < total => output.remark(&format!("{shown} of {total}; -n shows more")),
         _ => {}
     }
     if behind > 0 {
         output.remark(&format!(
-            "not all was looked at: {behind} are not indexed yet; ask again in a moment"
+            "changes that are not indexed yet: {behind}; search again in a moment"
         ));
     } else if total < FEW_HITS
         && let Some(longer) = with_star(&asked.text)

@@ -28,15 +28,15 @@ Examples:
   peerctl send reviewer --file plan.md --ttl 2h
   peerctl send backend --reply-to m-06FHK2RBXW3T9Q1C -- \"yes, go ahead\"
 
-The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to
-a peer that is offline waits for it. Exit 6 when a recipient refused it (a full
-mailbox, a rate, a policy), 4 when a name is unknown: then nothing was sent to
-anybody.";
+The answer arrives in `peerctl inbox me`; `peerctl ask` waits for it. A message
+to an offline peer waits in its mailbox. The exit code is 6 if a recipient
+refused the message (a full mailbox, a limit, a policy). It is 4 if a name is
+unknown; then nothing was sent to anybody.";
 
 /// How often a send is repeated under its idempotency key when the broker dies before it answers.
 const REPEATS_MAX: u32 = 3;
 
-/// Write to one or several sessions
+/// Send a message to one or several sessions
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -47,23 +47,23 @@ pub(crate) struct Args {
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     text: Vec<String>,
 
-    /// Whether it may wake an idle session; by default a new message may and a reply may not
+    /// Whether it may wake an idle session; by default a new message may, a reply may not
     #[arg(long, value_enum)]
     intent: Option<IntentArg>,
 
-    /// The message that it answers
+    /// The message that this one answers
     #[arg(long, value_name = "ID")]
     reply_to: Option<String>,
 
-    /// The conversation that it belongs to
+    /// The thread (conversation) that it belongs to
     #[arg(long)]
     thread: Option<String>,
 
-    /// It expires when it was not read after this long
+    /// The message expires if it was not presented after this long
     #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
     ttl: Option<Duration>,
 
-    /// Your name for this act: a repeat gets the first outcome and sends nothing
+    /// Your name for this act: a repeat returns the first outcome and sends nothing
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 
@@ -79,43 +79,43 @@ enum IntentArg {
     Inform,
 }
 
-/// What became of a message that was sent.
+/// The outcome of sending a message.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct SentMessage {
-    /// Null where it was refused as a whole: nothing was stored.
+    /// Null if the whole message was refused and nothing was stored.
     id: Option<Id>,
     thread: Option<String>,
-    /// It was sent before, under the same idempotency key.
+    /// Whether it was sent before, under the same idempotency key.
     deduplicated: bool,
     deliveries: Vec<SentTo>,
 }
 
-/// What became of it for one recipient.
+/// The outcome for one recipient.
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct SentTo {
     /// The recipient's name.
     to: String,
     to_id: String,
-    /// Null where the recipient refused it: nothing was stored for it.
+    /// Null if the recipient refused it and nothing was stored for it.
     stage: Option<&'static str>,
     online: bool,
-    /// When the recipient's model sees it; absent where it is offline or refused.
+    /// When the recipient's model sees it; absent if the recipient is offline or refused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     reach: Option<String>,
-    /// When the carrier that brings it was last proved; null where it never was in this session.
+    /// When the carrier that brings it was last proved; null if it never was in this session.
     #[serde(skip_serializing_if = "Option::is_none")]
     reach_proven_at: Option<Option<Time>>,
-    /// Only where the recipient refused it.
+    /// Only present if the recipient refused it.
     #[serde(flatten)]
     refusal: Option<RefusedBy>,
 }
 
-/// Why a recipient refused a message.
+/// The reason why a recipient refused a message.
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct RefusedBy {
     reason: String,
     code: &'static str,
-    /// When to try again; null where that is not known.
+    /// When to try again, if that is known.
     retry_after_ms: Option<u64>,
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     }
     if sent.deliveries.is_empty() {
         output.line(&format!(
-            "{}  said where nobody else is a member; it stands in the history",
+            "{}  stored in the history only: the channel has no other member",
             sent.message
         ))?;
     }
@@ -228,7 +228,7 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
                 };
                 format!("online, {reach} ({proved})")
             }
-            false => "offline: it waits there".to_owned(),
+            false => "offline: it waits in the mailbox".to_owned(),
         };
         let again = if sent.deduplicated { " (sent before under this key)" } else { "" };
         output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;

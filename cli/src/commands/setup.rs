@@ -23,26 +23,26 @@ use crate::setup::{
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl setup                      every client that is installed; asks first
+  peerctl setup                      all installed clients; asks first
   peerctl setup claude --dry-run     what would be written
-  peerctl setup --check              exit 1 where something differs
-  peerctl setup codex --yes          without a question
+  peerctl setup --check              exit code 1 if something differs
+  peerctl setup codex --yes          ask nothing
   peerctl setup cursor --print       what to write by hand, for any client
-  peerctl setup --undo               everything as it was before
+  peerctl setup --undo               restore everything
 
---yes answers the plan, the permissions of the three message tools included;
-retiring other programs, the alias and the inbox socket need a word of their
-own. Copies of what is changed are kept in backups/setup in the state
+--yes accepts the plan, with the permissions for the three message tools. It
+does not accept retiring other programs, the alias or the inbox socket: each
+has its own option. Copies of changed files stay in backups/setup in the state
 directory until --undo or `peerctl uninstall`.";
 
-/// Wire clients up: Claude Code, Codex, Gemini CLI; a snippet for any other
+/// Set up clients: Claude Code, Codex, Gemini CLI; a snippet for any other
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// claude, codex, gemini; with --print any other. None: those that are installed
+    /// claude, codex, gemini; with --print any other. By default, the installed ones
     clients: Vec<String>,
 
-    /// Every client that setup knows, installed or not
+    /// Set up every client that setup knows, installed or not
     #[arg(long, conflicts_with = "clients")]
     all: bool,
 
@@ -50,19 +50,19 @@ pub(crate) struct Args {
     #[arg(long, group = "what")]
     dry_run: bool,
 
-    /// Look whether everything is as it should be; exit 1 where it is not
+    /// Check the clients' files; exit code 1 if something differs
     #[arg(long, group = "what")]
     check: bool,
 
-    /// Print what belongs where, and look at no file
+    /// Print the entries and their files, and read no file
     #[arg(long, group = "what")]
     print: bool,
 
-    /// Put everything back as it was before setup
+    /// Restore everything as it was before setup
     #[arg(long, group = "what")]
     undo: bool,
 
-    /// Ask nothing: the answer is yes
+    /// Answer yes to every question about the plan
     #[arg(short, long)]
     yes: bool,
 
@@ -74,30 +74,30 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ANSWER")]
     inbox_socket: Option<Answer>,
 
-    /// Take out the entries of agent-peers and claude-peers
+    /// Remove the entries of agent-peers and claude-peers
     #[arg(long)]
     retire: bool,
 
-    /// Write an alias that starts Claude Code with the channel into the shell's file
+    /// Write an alias to your shell's startup file; it starts Claude Code with the channel
     #[arg(long)]
     alias: bool,
 }
 
-/// What is, or was, changed in the clients' files.
+/// The changes of the clients' files, planned or made.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Wiring {
     clients: Vec<WiredClient>,
     /// Whether anything was written.
     written: bool,
-    /// What should be looked at.
+    /// Findings that you should check.
     warnings: Vec<String>,
-    /// What is left for you to do.
+    /// Steps that are left for you.
     next: Vec<String>,
-    /// Where copies of what was changed are; null where nothing was. Absent where nothing was to be
-    /// written.
+    /// The directory with copies of the changed files; null if none was changed. Absent unless
+    /// files were to be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<Option<String>>,
-    /// Whether the state directory was removed. Only `uninstall` says it.
+    /// Whether the state directory was removed. Only `uninstall` has this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<bool>,
 }
@@ -117,17 +117,17 @@ struct WiredClient {
     conflicts: Vec<ConflictRow>,
 }
 
-/// How a client's files are.
+/// The state of a client's files.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum WiredState {
-    /// Something stands in the way.
+    /// An obstacle prevents a change.
     Conflict,
-    /// They are as they should be.
+    /// The files are as they should be.
     Unchanged,
-    /// They were changed.
+    /// The files were changed.
     Changed,
-    /// They are to be changed.
+    /// The files are to be changed.
     Differs,
 }
 
@@ -136,7 +136,7 @@ struct ChangedFile {
     path: String,
     action: &'static str,
     what: Vec<String>,
-    /// With secrets masked.
+    /// Secrets in it are masked.
     diff: String,
 }
 
@@ -148,7 +148,7 @@ struct ConflictRow {
     hint: String,
 }
 
-/// What belongs where.
+/// The entries for clients that are set up by hand.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Snippets {
     snippets: Vec<Snippet>,
@@ -157,7 +157,7 @@ pub(crate) struct Snippets {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Snippet {
     client: String,
-    /// The file that it belongs into.
+    /// The file that the text belongs to.
     place: String,
     text: String,
 }
@@ -198,7 +198,7 @@ fn chosen(args: &Args, place: &Place) -> Result<Vec<Client>, Failure> {
     let installed: Vec<_> = Client::ALL.into_iter().filter(|client| place.has(*client)).collect();
     if installed.is_empty() {
         let failure = Failure::not_found("no_client", "no client was found in the home directory");
-        return Err(failure.hint("name one: `peerctl setup claude`, or take `--all`"));
+        return Err(failure.hint("name one: `peerctl setup claude`, or use `--all`"));
     }
     Ok(installed)
 }
@@ -209,8 +209,8 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
     for name in names {
         let client = Client::named(name).ok_or_else(|| {
             let name = peer_proto::text::single_line(name);
-            Failure::usage(format!("{name:?} is wired up by hand"))
-                .hint(format!("`peerctl setup {name} --print` shows what to write"))
+            Failure::usage(format!("setup does not know the client {name:?}"))
+                .hint(format!("`peerctl setup {name} --print` shows the entry to add by hand"))
         })?;
         if !clients.contains(&client) {
             clients.push(client);
@@ -286,7 +286,7 @@ fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Res
             output.line(&format!(
                 "{}: {}",
                 client.title(),
-                output.paint(Tone::Good, "as it should be")
+                output.paint(Tone::Good, "set up as this peerctl does it")
             ))?;
         }
     }
@@ -298,8 +298,8 @@ fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Res
         .filter(|client| !is_wired(&draft, **client))
         .map(|client| client.title())
         .collect();
-    let message = format!("not wired up as this peerctl does it: {}", names.join(", "));
-    Err(Failure::setup("differs", message).hint("`peerctl setup` mends it").with(data))
+    let message = format!("not set up as this peerctl does it: {}", names.join(", "));
+    Err(Failure::setup("differs", message).hint("`peerctl setup` fixes it").with(data))
 }
 
 fn is_wired(draft: &Draft, client: Client) -> bool {
@@ -367,7 +367,7 @@ fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
         (Some(answer), _) => Some(answer == Answer::Yes),
         (None, Some(known)) => Some(known),
         (None, None) if asks && has_tools => {
-            let question = "May send_message, check_messages and ack_messages run without a dialog? (A dialog stalls a session that nobody watches.)";
+            let question = "May send_message, check_messages and ack_messages run without a dialog? (A dialog blocks a session until somebody answers it.)";
             Some(terminal::asks(question, true))
         }
         (None, None) => args.yes.then_some(true),
@@ -376,8 +376,8 @@ fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
     answers.inbox_socket = match args.inbox_socket {
         Some(answer) => Some(answer == Answer::Yes),
         None if known.is_none() && asks && clients.contains(&Client::Claude) => {
-            let question = "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
-                            (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)";
+            let question = "May mail go through Claude Code's inbox socket in sessions that bypass permissions? \
+                            (It passes the dialog for messages from other programs; without the socket, mail comes by hooks and tool results.)";
             Some(terminal::asks(question, false))
         }
         None => known,
@@ -403,13 +403,13 @@ fn plan(
     let retires = args.retire
         || (asks
             && !theirs.is_empty()
-            && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
+            && terminal::asks(&format!("Remove {}?", listed(&theirs)), false));
     if retires {
         retire::take_out(&mut draft, &theirs)?;
     } else {
         let told = |found: &retire::Found| Remark {
-            what: format!("{} would be a second mailbox beside peerd", found.what),
-            step: "`peerctl setup --retire` takes it out".to_owned(),
+            what: format!("{} is another message system beside peerd", found.what),
+            step: "`peerctl setup --retire` removes it".to_owned(),
         };
         draft.warnings.extend(theirs.iter().map(told));
     }
@@ -419,14 +419,15 @@ fn plan(
     if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex)
     {
         draft.next.push(
-            "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
+            "Codex skips new hooks until you trust them: it asks at the next start of `codex`; /hooks shows them as well"
                 .to_owned(),
         );
     }
     if draft.changed().next().is_some() {
-        draft
-            .next
-            .push("sessions that run already see all this when they are started anew".to_owned());
+        draft.next.push(
+            "restart running sessions: they read their configuration only at their start"
+                .to_owned(),
+        );
     }
     Ok(draft)
 }
@@ -446,7 +447,7 @@ fn report(
     if let Some(kept) = kept {
         output.line(&output.paint(Tone::Good, "done"))?;
         output.remark(&format!(
-            "copies of what was changed are in {}; `peerctl setup --undo` puts them back",
+            "copies of the changed files are in {}; `peerctl setup --undo` restores them",
             kept.display()
         ));
     }
@@ -464,15 +465,14 @@ fn listed(found: &[retire::Found]) -> String {
 /// one.
 fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     draft.next.push(format!(
-        "messages also come through a channel (a research preview) where Claude Code is started with\n        {}\n      as an alias: {}",
+        "messages also arrive through a channel (a research preview) if you start Claude Code with\n        {}\n      as an alias: {}",
         claude::LAUNCH,
         alias::line()
     ));
     let shell = std::env::var("SHELL").ok();
     let Some(path) = alias::file(place, shell.as_deref()) else {
         if args.alias {
-            let failure =
-                Failure::usage("SHELL names no shell whose file is known (bash, zsh, fish)");
+            let failure = Failure::usage("SHELL does not name a known shell (bash, zsh, fish)");
             return Err(failure.hint("add the alias by hand"));
         }
         return Ok(());
@@ -482,7 +482,8 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
     if with.changed().next().is_none() {
         return Ok(());
     }
-    let question = format!("Write the alias {} for that into {}?", alias::NAME, path.display());
+    let question =
+        format!("Write the alias {} for this command to {}?", alias::NAME, path.display());
     if args.alias || (asks && terminal::asks(&question, false)) {
         alias::draft(&path, draft)?;
     }
@@ -501,9 +502,9 @@ fn consent(yes: bool, output: &Output, endpoint: &Endpoint) -> Result<(), Failur
             operator.ask(Request::SetConsent { inbox_socket_in_bypass: yes }).await?;
         }
         output.remark(if yes {
-            "the inbox socket may be used in sessions that bypass permissions"
+            "the inbox socket is used in sessions that bypass permissions"
         } else {
-            "the inbox socket stays off in sessions that bypass permissions"
+            "the inbox socket is not used in sessions that bypass permissions"
         });
         Ok(())
     })
@@ -515,13 +516,13 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
         return Ok(());
     }
     if !asks {
-        let failure = Failure::usage("nobody is there to be asked");
-        return Err(failure.hint("add --yes to go on, or --dry-run to see the plan alone"));
+        let failure = Failure::usage("no terminal to ask at");
+        return Err(failure.hint("add --yes to accept the plan, or --dry-run to only see it"));
     }
     if terminal::asks(question, false) {
         return Ok(());
     }
-    Err(Failure::setup("declined", "nothing was written, because the answer was no"))
+    Err(Failure::setup("declined", "nothing was written, because you answered no"))
 }
 
 /// Looks once more: after a setup there is nothing left to set up.
@@ -541,8 +542,8 @@ fn verify(
     if left.is_empty() {
         return Ok(());
     }
-    let message = format!("{} reads back otherwise than it was written", left.join(", "));
-    Err(Failure::wrong(message).hint("`peerctl setup --undo` takes it back"))
+    let message = format!("{} differs from what setup wrote", left.join(", "));
+    Err(Failure::wrong(message).hint("`peerctl setup --undo` restores it"))
 }
 
 fn take_back(
@@ -555,7 +556,7 @@ fn take_back(
     let mut draft = Draft::default();
     undo::undo(place, runs, clients, &mut draft)?;
     let asks = terminal::is_there() && !args.yes && !output.json;
-    let written = write(args.yes, asks, output, &draft, "Put this back?")?;
+    let written = write(args.yes, asks, output, &draft, "Restore this?")?;
     runs.forget(|record| clients.contains(&record.client))?;
     finish(output, &draft, clients, written)
 }

@@ -17,9 +17,9 @@ Examples:
   peerctl show m-06FHK2RBXW3T9Q1C
   peerctl show m-06FHK2RBXW3T9Q1C --json | jq '.deliveries[].trace'
 
-A message to you counts as read once it was shown.";
+A waiting message to you is presented once it was printed.";
 
-/// One message, and what became of it at each recipient
+/// Show one message, and its delivery to each recipient
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -27,18 +27,18 @@ pub(crate) struct Args {
     id: String,
 }
 
-/// A message, and what became of it at each recipient.
+/// A message with its deliveries.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct WholeMessage {
     id: Id,
     /// Its sender's name.
     from: String,
     from_id: String,
-    /// The door it came in by.
+    /// How its sender sent it.
     via: &'static str,
-    /// The names of its readers, or the channel's.
+    /// The names of its recipients, or the name of the channel.
     to: Vec<String>,
-    /// `request` or `inform`: whether it may wake its reader.
+    /// `request` or `inform`: whether it may wake an idle recipient.
     intent: &'static str,
     kind: &'static str,
     thread: String,
@@ -46,13 +46,13 @@ pub(crate) struct WholeMessage {
     reply_to: Option<Id>,
     at: Time,
     expires_at: Option<Time>,
-    /// What an answer rests on.
+    /// The sources of an answer.
     sources: Vec<String>,
     text: String,
     deliveries: Vec<WholeDelivery>,
 }
 
-/// What became of a message at one recipient.
+/// The delivery of a message to one recipient.
 #[derive(Debug, Serialize, JsonSchema)]
 struct WholeDelivery {
     /// The recipient's name.
@@ -61,7 +61,7 @@ struct WholeDelivery {
     /// `stored`, `leased`, `offered`, `presented`, `held`, `expired`, `cancelled`, `dead` or
     /// `dropped`.
     stage: &'static str,
-    /// Sessions that ended after a model may have been asked with it.
+    /// The sessions that ended after their model may have been asked with it.
     attempts: u32,
     trace: Vec<TraceRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,7 +165,7 @@ fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
         print_trace(output, "", delivery)?;
     }
     if shown.deliveries.iter().any(|delivery| delivery.stage == Stage::Held) {
-        output.remark("held: `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
+        output.remark("held: `peerctl release ID` releases it, `peerctl cancel ID` withdraws it");
     }
     Ok(())
 }

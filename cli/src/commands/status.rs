@@ -17,43 +17,43 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl status
   peerctl status --json | jq .messages
-  peerctl --no-start status      exit 3 where no broker runs";
+  peerctl --no-start status      exit code 3 if none is running";
 
-/// The broker's state: version, peers, queues, oldest message, latency
+/// Show the broker's state: version, peers, queues, oldest message, latency
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
-/// How the broker is.
+/// The state of the broker.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct BrokerStatus {
     version: String,
-    /// The version of the protocol that it speaks with this program.
+    /// The version of the protocol between the broker and this program.
     protocol: u16,
     pid: u32,
     uptime_ms: u64,
     socket: String,
-    /// Its state directory.
+    /// The state directory.
     dir: String,
     executable: String,
-    /// The kernel keeps it from opening network sockets.
+    /// Whether the kernel keeps the broker from opening network sockets.
     sandbox: bool,
     peers: PeerCounts,
     messages: MessageCounts,
     paused: Vec<Pause>,
-    /// How many sends were refused since it started, by error code.
+    /// The number of refused sends since the broker started, by error code.
     refused: BTreeMap<String, u64>,
-    /// How long the oldest message waits; null where none does.
+    /// The age of the oldest waiting message; null if none waits.
     oldest_ms: Option<u64>,
     commit_us: CommitTimes,
     disk_free_bytes: u64,
-    /// Why it does not go by `config.toml`.
+    /// Why the broker does not use `config.toml`; null if it does.
     config_fault: Option<String>,
-    /// Records of the database that were found damaged and are left out.
+    /// Damaged records of the database, which the broker leaves out.
     damaged: u64,
 }
 
-/// The person is not counted.
+/// Peers other than the person.
 #[derive(Debug, Serialize, JsonSchema)]
 struct PeerCounts {
     online: u64,
@@ -66,7 +66,7 @@ struct MessageCounts {
     stored: u64,
     /// Deliveries that a session holds.
     leased: u64,
-    /// Deliveries that wait for your word.
+    /// Deliveries that are held for your decision.
     held: u64,
     /// Dead letters.
     dead: u64,
@@ -74,7 +74,7 @@ struct MessageCounts {
     total: u64,
 }
 
-/// Of the latest commits, in microseconds; zero before the first.
+/// The times of the latest commits, in microseconds; zero before the first commit.
 #[derive(Debug, Serialize, JsonSchema)]
 struct CommitTimes {
     p50: u64,
@@ -130,7 +130,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         return output.json(&BrokerStatus::from(status));
     }
     let sandbox = if status.sandbox {
-        output.paint(Tone::Good, "on: the kernel refuses it any network socket")
+        output.paint(Tone::Good, "on: the kernel lets it open no network socket")
     } else {
         output.paint(Tone::Bad, "off")
     };
@@ -140,7 +140,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         0 => "no commit yet".to_owned(),
         max => {
             format!(
-                "{:.2} ms median, {:.2} ms slowest, of the latest ones",
+                "{:.2} ms median, {:.2} ms slowest, of the latest commits",
                 status.commit_us_p50 as f64 / 1e3,
                 max as f64 / 1e3
             )

@@ -16,10 +16,10 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl tail                       every event, without texts
   peerctl tail --peer backend
-  peerctl tail --bodies              with what is said
-  peerctl tail --json -n 1           the next event, and done";
+  peerctl tail --bodies              also print the texts
+  peerctl tail --json -n 1           print one event and exit";
 
-/// Live events: messages and their deliveries, who comes and goes
+/// Print live events: messages, deliveries, and peers that come and go
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -27,11 +27,11 @@ pub(crate) struct Args {
     #[arg(long)]
     peer: Option<String>,
 
-    /// With the texts of messages
+    /// Also print the texts of messages
     #[arg(long)]
     bodies: bool,
 
-    /// End after this many events
+    /// Exit after this many events
     #[arg(short, value_name = "N")]
     n: Option<u64>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies }).await?;
-    output.remark("watching; Ctrl-C ends it");
+    output.remark("waiting for events; Ctrl-C ends it");
     let mut left = args.n.unwrap_or(u64::MAX);
     while left > 0 {
         match next_event(&mut operator).await {
@@ -64,8 +64,8 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Ev
         match operator.pushes.next().await {
             Some(Push::Event { at, event }) => return Ok((at, *event)),
             Some(Push::Goodbye(Goodbye::TooSlow)) => {
-                return Err(Failure::broker("events came faster than they were read")
-                    .hint("watch fewer, with --peer"));
+                return Err(Failure::broker("events came faster than peerctl could print them")
+                    .hint("watch fewer events, with --peer"));
             }
             Some(_) => {}
             None => return Err(Failure::watch_ended()),
@@ -73,7 +73,7 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Ev
     }
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EventRow {
     event: &'static str,
@@ -88,13 +88,13 @@ impl EventRow {
     }
 }
 
-/// What an event tells, as fields that are alike for all events: absent where one does not apply.
+/// The fields of an event. A field is absent if it does not apply.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 struct Told {
     /// The message.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Id>,
-    /// The sender, or whom or what the event is about.
+    /// The sender, or the peer or task that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     /// The recipient; for a rename, the new name.
@@ -102,24 +102,24 @@ struct Told {
     to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread: Option<String>,
-    /// The message that it answers.
+    /// The message that this one answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<Id>,
-    /// `request` or `inform`: whether it may wake its reader.
+    /// `request` or `inform`: whether it may wake an idle recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     intent: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     carrier: Option<&'static str>,
-    /// Why, in a word or a few.
+    /// The reason, in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// The text of a message that was stored, where it was asked for.
+    /// The text of a stored message, with `--bodies`.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// The task that it is about.
+    /// The task that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
-    /// The peer that it is about, by its present name.
+    /// The current name of the peer that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
 }

@@ -18,16 +18,17 @@ use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl tasks                            what has not ended, newest first
+  peerctl tasks                            unfinished tasks, newest first
   peerctl tasks list --all --assignee backend
-  peerctl tasks create --for backend -- \"mend the login\"
+  peerctl tasks create --for backend -- \"fix the login\"
   peerctl tasks create --needs T-1,T-2 -- \"release\"
   peerctl tasks claim T-3
   peerctl tasks complete T-3 -- \"merged as 4f2a\"
 
-One of many wins a claim. A claim ends with its session. Creators and assignees
-hear of every change, and whoever waits for a task when it ends. You may assign,
-take away, cancel and reopen any task.";
+If several sessions claim a task, one of them gets it. A claim ends with its
+session. The creator and the assignee are told of every change. Assignees of
+tasks that need this one are told when it ends. You may assign, unclaim, cancel
+and reopen any task.";
 
 /// Tasks that are listed where no number is given.
 const LISTED: usize = 50;
@@ -35,7 +36,7 @@ const LISTED: usize = 50;
 /// How much of a title the table shows.
 const TITLE_CHARS_MAX: usize = 32;
 
-/// See and change the tasks that sessions share
+/// List and change the tasks that sessions share
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -48,80 +49,80 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 struct Filter {
-    /// Only of this state
+    /// Only tasks in this state
     #[arg(long, value_parser = state, conflicts_with = "all")]
     state: Option<TaskState>,
 
-    /// Also those that have ended
+    /// Also tasks that have ended
     #[arg(long)]
     all: bool,
 
-    /// Only those that this peer has or is to do; `me` is you
+    /// Only tasks that are assigned to this peer; `me` is you
     #[arg(long, value_name = "PEER")]
     assignee: Option<String>,
 
-    /// Only those that this peer made
+    /// Only tasks that this peer created
     #[arg(long, value_name = "PEER")]
     creator: Option<String>,
 
-    /// Only those with this in their title or description
+    /// Only tasks with this text in their title or description
     #[arg(long)]
     text: Option<String>,
 
-    /// At most this many, the newest
+    /// Print at most this many, the newest
     #[arg(short, default_value_t = LISTED, value_name = "N")]
     n: usize,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List them
+    /// List tasks
     List(Filter),
-    /// All about one
+    /// Show one task
     Show { task: String },
-    /// Make one
+    /// Create a task
     Create {
-        /// Who shall do it
+        /// The peer that the task is assigned to
         #[arg(long = "for", value_name = "PEER")]
         assignee: Option<String>,
-        /// What must be complete before, separated by commas
+        /// The tasks that must be complete first, separated by commas
         #[arg(long, value_name = "TASKS")]
         needs: Option<String>,
-        /// More about it
+        /// More about the task
         #[arg(long)]
         description: Option<String>,
-        /// Repeating it makes no other task
+        /// Your name for this act: a repeat creates no second task
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
-        /// What is to be done, in a line
+        /// What is to be done, in one line
         #[arg(required = true)]
         title: Vec<String>,
     },
-    /// Give it to somebody
+    /// Assign a task to a peer
     Assign { task: String, peer: String },
-    /// Take it
+    /// Claim an open task for yourself
     Claim { task: String },
-    /// Give it back, or take it from who has it
+    /// Give up a claim, also that of another peer
     Unclaim { task: String },
-    /// Begin it, or go on with it
+    /// Start a claimed task, or continue a blocked one
     Start { task: String },
-    /// Say that it cannot go on, and why
+    /// Mark a task as blocked, with the reason
     Block {
         task: String,
         #[arg(required = true)]
         why: Vec<String>,
     },
-    /// Say that it is done, and what came of it; - reads standard input
+    /// Mark a task as complete, with its result; - reads standard input
     Complete { task: String, result: Vec<String> },
-    /// Say that it cannot be done, and why
+    /// Mark a task as failed, with the reason
     Fail {
         task: String,
         #[arg(required = true)]
         why: Vec<String>,
     },
-    /// Say that it is not wanted any more, and why
+    /// Cancel a task that is no longer wanted, with the reason
     Cancel { task: String, why: Vec<String> },
-    /// Let it be done after all, or again
+    /// Reopen a task that has ended
     Reopen { task: String },
 }
 
@@ -132,15 +133,15 @@ pub(crate) struct TaskRow {
     title: String,
     description: String,
     state: &'static str,
-    /// The name of whoever made it.
+    /// The name of the peer that created it.
     creator: String,
-    /// The name of whoever has it or is to do it.
+    /// The name of the peer that it is assigned to.
     assignee: Option<String>,
-    /// Tasks that must be complete first.
+    /// The tasks that must be complete first.
     needs: Vec<String>,
-    /// Those of them that are not.
+    /// Those of them that are not complete yet.
     waits_for: Vec<String>,
-    /// What came of it, or why it cannot be done.
+    /// The result, or the reason why it cannot be done.
     result: String,
     created_at: Time,
     changed_at: Time,
@@ -272,7 +273,7 @@ fn list(output: &Output, tasks: &[TaskInfo]) -> Result<(), Failure> {
     output.table(
         &["TASK", "STATE", "FOR", "BY", "AGE", "WAITS", "TITLE"],
         &rows,
-        "no such task; --all shows those that ended too",
+        "no tasks; --all also lists tasks that have ended",
     )
 }
 
@@ -281,7 +282,10 @@ fn show(output: &Output, task: &TaskInfo) -> Result<(), Failure> {
         ("task", task.id.to_string()),
         ("state", task.state.as_str().to_owned()),
         ("made by", format!("{}, {} ago", cell(&task.creator), age(task.created_at))),
-        ("for", task.assignee.as_deref().map_or_else(|| "whoever claims it".to_owned(), cell)),
+        (
+            "for",
+            task.assignee.as_deref().map_or_else(|| "any peer that claims it".to_owned(), cell),
+        ),
         ("changed", format!("{} ago", age(task.changed_at))),
     ];
     if !task.needs.is_empty() {
@@ -306,8 +310,8 @@ fn show(output: &Output, task: &TaskInfo) -> Result<(), Failure> {
 
 fn whose(task: &TaskInfo) -> String {
     match &task.assignee {
-        Some(name) if task.state == TaskState::Open => format!(", for {} to claim", cell(name)),
-        Some(name) => format!(", {} has it", cell(name)),
+        Some(name) if task.state == TaskState::Open => format!(", assigned to {}", cell(name)),
+        Some(name) => format!(", held by {}", cell(name)),
         None => String::new(),
     }
 }
@@ -324,7 +328,7 @@ fn words(words: &[String]) -> Result<String, Failure> {
 fn task_id(given: &str) -> Result<TaskId, Failure> {
     given.parse().map_err(|_| {
         let message =
-            format!("no task is called {:?}: a task's id is T- and a number", single_line(given));
+            format!("{:?} is not the id of a task, which is T- and a number", single_line(given));
         Failure::not_found(ErrorCode::UnknownTask.as_str(), message)
             .hint("`peerctl tasks` lists them")
     })

@@ -24,42 +24,41 @@ use crate::setup::{Client, Place, terminal, undo};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl uninstall --dry-run        what would be taken out
-  peerctl uninstall codex            out of one client
-  peerctl uninstall --yes --purge    also all messages, and the broker stops
+  peerctl uninstall --dry-run        what would be removed
+  peerctl uninstall codex            only from one client
+  peerctl uninstall --yes --purge    also stop the broker, remove all mail
 
-Only what is ours goes: the server called peers that runs peerctl, its hooks,
-the permissions of its tools, the plugin and the alias. `peerctl setup --undo`
-also brings back what setup retired.";
+This removes only entries of peerctl: the server called peers that runs it, its
+hooks, the permissions for its tools, the plugin and the alias. `peerctl setup
+--undo` also restores the entries that setup retired.";
 
 /// What our files in the state directory are called, or begin with.
 const OURS: [&str; 6] = ["broker.", "peers.redb", "config.toml", "backups", "ballast", "search"];
 
-/// Take everything of ours out of the clients' files
+/// Remove all entries of peerctl from the clients' files
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// claude, codex, gemini. None: all of them
+    /// claude, codex, gemini. By default, all of them
     clients: Vec<String>,
 
     /// Show the plan and write nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Stop the broker and remove the state directory with all messages as well
+    /// Also stop the broker, and remove the state directory with all messages
     #[arg(long)]
     purge: bool,
 
-    /// Ask nothing: the answer is yes
+    /// Answer yes to every question
     #[arg(short, long)]
     yes: bool,
 }
 
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     if args.purge && !args.clients.is_empty() {
-        return Err(
-            Failure::usage("--purge removes what all clients share").hint("name none with it")
-        );
+        return Err(Failure::usage("--purge removes data that all clients share")
+            .hint("name no client with --purge"));
     }
     if args.purge && !args.dry_run {
         may_purge(&endpoint)?;
@@ -82,7 +81,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
         return Ok(());
     }
     let asks = terminal::is_there() && !args.yes && !output.json;
-    let written = write(args.yes, asks, output, &draft, "Take this out?")?;
+    let written = write(args.yes, asks, output, &draft, "Remove this?")?;
     // What was retired can still be brought back.
     runs.forget(|record| clients.contains(&record.client) && record.retired.is_empty())?;
     let purged = args.purge && purge(args.yes, asks, &endpoint)?;
@@ -92,7 +91,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     let done = if written || purged {
         output.paint(Tone::Good, "done")
     } else {
-        "nothing of ours is there".to_owned()
+        "nothing to remove".to_owned()
     };
     output.line(&done)?;
     if !args.purge && place.location.dir().exists() {
@@ -121,7 +120,7 @@ fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     if !is_shell || is_allowed() {
         return Ok(());
     }
-    let message = "removing all messages is for the person, not for an agent or its shell";
+    let message = "only the person may remove all messages, not an agent or its shell";
     let step = "ask the person to run it in a terminal of their own, or leave --purge out";
     Err(Failure::refused(ErrorCode::NotPermitted, message).hint(step))
 }
@@ -150,8 +149,11 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
                 .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
                 .unwrap_or_default();
             let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
-            let message =
-                format!("{} is not ours and was left: {}", dir.display(), left.join(", "));
+            let message = format!(
+                "{} has files that peerctl did not create, and left: {}",
+                dir.display(),
+                left.join(", ")
+            );
             Err(Failure::wrong(message).hint("remove it by hand"))
         }
         Err(source) => Err(failed(&dir, source)),

@@ -14,19 +14,19 @@ Examples:
   peerctl version
   peerctl version --json | jq -r .broker.version
 
-It starts no broker.";
+This starts no broker.";
 
-/// The version of this program and of the broker that runs
+/// Show the versions of this program and of the running broker
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
-/// This program, and the broker that runs.
+/// The versions of this program and of the running broker.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Versions {
     version: String,
     executable: String,
-    /// Null where none runs.
+    /// Null if no broker is running.
     broker: Option<RunningBroker>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
         Some(welcome) => {
             format!("{}, pid {}, {}", welcome.version, welcome.pid, welcome.executable)
         }
-        None => "none runs".to_owned(),
+        None => "none is running".to_owned(),
     };
     output.facts(&[("peerctl", format!("{version}, {executable}")), ("broker", running)])
 }

@@ -15,26 +15,26 @@ use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl wait --to me                       until somebody writes to you
+  peerctl wait --to me                       until a message to you is stored
   peerctl wait --from backend --timeout 10m
   peerctl wait --thread t-06FHK2 && say done
 
-Only messages that are stored after the command began count. Exit 5 when none
-came in time.";
+Only messages that are stored after the command began count. If none comes in
+time, the exit code is 5.";
 
-/// Block until a matching message is stored
+/// Wait until a matching message is stored
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// From this peer
+    /// Only messages from this peer
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
 
-    /// To this peer; `me` is you
+    /// Only messages to this peer; `me` is you
     #[arg(long, value_name = "PEER")]
     to: Option<String>,
 
-    /// In this thread
+    /// Only messages of this thread
     #[arg(long)]
     thread: Option<String>,
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let Ok(stored) = waited else {
         let span = humantime::format_duration(args.timeout);
         return Err(Failure::timed_out(format!("no matching message within {span}"))
-            .hint("wait again with a longer --timeout"));
+            .hint("run it again with a longer --timeout"));
     };
     let (at, delivery, what) = stored?;
     if output.json {
@@ -96,7 +96,7 @@ async fn first_match(
     if let Some(to) = to {
         wanted.to = Some(present_name(&operator, &to).await?);
     }
-    output.remark("waiting; Ctrl-C ends it");
+    output.remark("waiting for a message; Ctrl-C ends it");
     let begun = now();
     loop {
         let (at, event) = match tail::next_event(&mut operator).await {

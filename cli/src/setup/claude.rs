@@ -102,29 +102,29 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
     let ours = old.as_deref().is_some_and(|text| is_ours(place, text));
     if !ours && is_occupied(&dir) {
         let step = format!("move it away, then run `peerctl setup {}` again", THIS.as_str());
-        draft.conflict(
-            THIS,
-            &dir,
-            "a skill or plugin called peers is there, and it is not ours",
-            step,
-        );
+        draft.conflict(THIS, &dir, "another skill or plugin called peers is there", step);
         return Ok(());
     }
     for (path, old, new, what) in [
-        (&manifest_path, old, manifest(place), "the plugin `peers`: the adapter, and the channel"),
+        (
+            &manifest_path,
+            old,
+            manifest(place),
+            "the plugin `peers`, with the adapter and the channel",
+        ),
         (
             &hooks_path,
             old_hooks,
             hook_file(place),
-            "the plugin's hooks: presence, and mail between two steps",
+            "the hooks of the plugin, for presence and for mail between two steps",
         ),
     ] {
         let edited = old
             .as_deref()
             .is_some_and(|old| old != new && runs.is_as_left(path, old) == Some(false));
         if edited {
-            let step = "keep it as it is, or `peerctl uninstall claude` and then `peerctl setup claude` for a fresh one";
-            draft.conflict(THIS, path, "it was changed after setup wrote it", step);
+            let step = "keep the file, or run `peerctl uninstall claude` and `peerctl setup claude` to write a new one";
+            draft.conflict(THIS, path, "the file was changed after setup wrote it", step);
         }
         draft.set(path, Some(new), what);
     }
@@ -164,12 +164,12 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
             // In one project it is that project's matter, and it is another server than the
             // plugin's.
             if way.len() == 1 {
-                let what = "a server called peers is there, and it does not run `peerctl mcp`";
+                let what = "another server called peers is there, which does not run `peerctl mcp`";
                 draft.conflict(
                     THIS,
                     path,
                     what,
-                    "`claude mcp remove -s user peers`, or add it under another name, then run setup again",
+                    "remove it with `claude mcp remove -s user peers`, or rename it; then run setup again",
                 );
             }
             continue;
@@ -183,7 +183,7 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
             &way,
             SERVER,
             entry,
-            &format!("takes out the server `peers` {whose}: the plugin has it"),
+            &format!("removes the server `peers` {whose}, because the plugin has it"),
         )?;
     }
     Ok(())
@@ -226,14 +226,14 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
     };
     if switched_off(&["enabledPlugins", PLUGIN], "false") {
         draft.switched_off.push(Remark {
-            what: format!("{PLUGIN} is switched off in {}", path.display()),
-            step: format!("`claude plugin enable {PLUGIN}` switches it on"),
+            what: format!("{PLUGIN} is disabled in {}", path.display()),
+            step: format!("`claude plugin enable {PLUGIN}` enables it"),
         });
     }
     if switched_off(&["disableAllHooks"], "true") {
         draft.warnings.push(Remark {
-            what: format!("all hooks are switched off in {} (disableAllHooks)", path.display()),
-            step: "mail then waits for the next tool call".to_owned(),
+            what: format!("all hooks are disabled in {} (disableAllHooks)", path.display()),
+            step: "mail then arrives with the next tool call only".to_owned(),
         });
     }
     let by_hand =
@@ -243,7 +243,7 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
         draft.set(
             &path,
             Some(without.clone()),
-            "takes out hooks of ours that were written by hand: the plugin has them",
+            "removes the hooks of peerctl that were added by hand, because the plugin has them",
         );
         text = without;
     }
@@ -276,7 +276,7 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
         draft.set(
             &path,
             Some(text),
-            "lets send_message, check_messages and ack_messages run without a dialog",
+            "allows send_message, check_messages and ack_messages to run without a dialog",
         );
     }
     Ok(())

@@ -97,13 +97,13 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     match toml::at(&document, &["mcp_servers", SERVER]) {
         None if toml::at(&document, &["mcp_servers"]).is_some_and(Item::is_inline_table) => {
             let step = format!(
-                "write it as tables ([mcp_servers.NAME]), or add by hand what `peerctl setup {} --print` shows",
+                "write it as tables ([mcp_servers.NAME]), or add by hand the entry that `peerctl setup {} --print` shows",
                 THIS.as_str()
             );
             draft.conflict(
                 THIS,
                 &path,
-                "mcp_servers is an inline table, into which no table can be put",
+                "mcp_servers is an inline table, to which setup cannot add a table",
                 step,
             );
             return Ok(());
@@ -111,12 +111,12 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
         None => new.push(server_table(place)),
         Some(server) => {
             if !server.as_table_like().is_some_and(|server| runs_adapter(place, server)) {
-                let what = "a server called peers is there, and it does not run `peerctl mcp`";
+                let what = "another server called peers is there, which does not run `peerctl mcp`";
                 draft.conflict(
                     THIS,
                     &path,
                     what,
-                    "rename it, or take it out (`codex mcp remove peers`), then run setup again",
+                    "rename it, or remove it with `codex mcp remove peers`; then run setup again",
                 );
                 return Ok(());
             }
@@ -129,17 +129,14 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
         == Some(false)
     {
         draft.switched_off.push(Remark {
-            what: format!(
-                "the server peers is switched off in {} (enabled = false)",
-                path.display()
-            ),
-            step: "take that line out, or say enabled = true".to_owned(),
+            what: format!("the server peers is disabled in {} (enabled = false)", path.display()),
+            step: "remove that line, or set enabled = true".to_owned(),
         });
     }
     if toml::at(&document, &["features", "hooks"]).and_then(Item::as_bool) == Some(false) {
         draft.warnings.push(Remark {
-            what: format!("all hooks are switched off in {} (features.hooks)", path.display()),
-            step: "mail then waits for the next tool call".to_owned(),
+            what: format!("all hooks are disabled in {} (features.hooks)", path.display()),
+            step: "mail then arrives with the next tool call only".to_owned(),
         });
     }
     let inline_tools =
@@ -150,7 +147,7 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
             new.push(tool_table(tool));
         }
     }
-    append(draft, &path, &new, "the server `peers`, and which variables it gets");
+    append(draft, &path, &new, "the server `peers`, and the variables that it gets");
     codex_hooks::draft(place, draft)
 }
 
@@ -196,13 +193,16 @@ fn server_in_place(
             Some(new) => text = new,
             None => {
                 let step = format!(
-                    "set it by hand, as `peerctl setup {} --print` shows it",
+                    "change it by hand, as `peerctl setup {} --print` shows it",
                     THIS.as_str()
                 );
                 draft.conflict(
                     THIS,
                     path,
-                    format!("{}.{key} stands where it cannot be changed", way.join(".")),
+                    format!(
+                        "{}.{key} is written in a form that setup cannot change",
+                        way.join(".")
+                    ),
                     step,
                 );
                 return Ok(());

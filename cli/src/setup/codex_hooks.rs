@@ -47,13 +47,13 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
             );
             text = added.map_err(|why| unreadable(&file, why))?;
         }
-        draft.set(&file, Some(text), "the hooks: presence, and mail between two steps");
+        draft.set(&file, Some(text), "the hooks, for presence and for mail between two steps");
         return Ok(());
     }
     if !found_json.is_empty() {
         let without =
             hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
-        draft.set(&file, Some(without), "takes out hooks that are in config.toml as well");
+        draft.set(&file, Some(without), "removes the hooks that are also in config.toml");
     }
     if is_complete(&found_toml) {
         return Ok(());
@@ -62,7 +62,7 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
         toml::remove(&toml_text, &targets(&found_toml)).map_err(|why| unreadable(&config, why))?;
     let tables: Vec<String> = hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)).collect();
     let text = toml::append(without.as_deref().unwrap_or(&toml_text), &tables.join("\n"));
-    draft.set(&config, Some(text), "the hooks: presence, and mail between two steps");
+    draft.set(&config, Some(text), "the hooks, for presence and for mail between two steps");
     Ok(())
 }
 

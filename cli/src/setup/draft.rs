@@ -193,7 +193,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
                     .next()
                     .map_or(0, |rest| String::from_utf8_lossy(rest).chars().count())
                     + 1;
-                Err(unreadable(path, format!("line {line}, column {column}: no UTF-8")))
+                Err(unreadable(path, format!("line {line}, column {column}: not UTF-8")))
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -204,5 +204,5 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
 /// A file that cannot be understood is not touched, and neither is any other.
 pub(crate) fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::setup("unparsable", format!("reading {} failed: {why}", path.display()))
-        .hint("nothing was changed: mend the file, then run the command again")
+        .hint("nothing was changed: fix the file, then run the command again")
 }

@@ -43,7 +43,7 @@ fn behind_links(path: &Path) -> Result<PathBuf, Failure> {
             Err(_) => return Ok(path),
         }
     }
-    Err(Failure::file("following", path, io::Error::other("the links go in a circle")))
+    Err(Failure::file("following", path, io::Error::other("the symbolic links form a circle")))
 }
 
 /// Looks whether a file can be written, before anything is.
@@ -58,7 +58,7 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
     match fs::metadata(path) {
         Ok(metadata) => {
             if !metadata.is_file() {
-                return Err(refused(path, "it is no file".to_owned(), "move it away"));
+                return Err(refused(path, "it is not a file".to_owned(), "move it away"));
             }
             if metadata.uid() != geteuid().as_raw() {
                 return Err(refused(
@@ -71,7 +71,7 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
                 return Err(refused(
                     path,
                     "it is read-only".to_owned(),
-                    "make it writable (chmod u+w), or write what --print shows where it is made",
+                    "make it writable (chmod u+w), or add the entry that --print shows to the source of the file",
                 ));
             }
             target.mode = Some(metadata.mode() & 0o7777);
@@ -86,13 +86,13 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
         dir = dir.parent().unwrap_or(Path::new("/"));
     }
     if !dir.is_dir() {
-        return Err(refused(path, format!("{} is no directory", dir.display()), "move it away"));
+        return Err(refused(path, format!("{} is not a directory", dir.display()), "move it away"));
     }
     if access(dir, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
         return Err(refused(
             path,
-            format!("{} may not be written to", dir.display()),
-            "give yourself the permission",
+            format!("you may not write to {}", dir.display()),
+            "change its permissions",
         ));
     }
     Ok(target)
@@ -153,7 +153,7 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
     let path = &target.path;
     let failed = |attempt| move |source| Failure::file(attempt, path.clone(), source);
     if read(path)?.as_deref() != before {
-        let message = format!("{} was changed by another program in this moment", path.display());
+        let message = format!("{} was changed by another program meanwhile", path.display());
         return Err(Failure::setup("changed_meanwhile", message)
             .hint("nothing was written: run the command again"));
     }
@@ -190,7 +190,7 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
             .map_err(failed("writing the directory of"))?;
     }
     if read(path)?.as_deref() != Some(text) {
-        let source = io::Error::other("it reads back differently");
+        let source = io::Error::other("its content differs from the written text");
         return Err(Failure::file("checking", path.clone(), source));
     }
     Ok(())

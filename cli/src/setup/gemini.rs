@@ -48,8 +48,8 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
         return Ok(());
     };
     if !claude::runs_adapter(place, there) {
-        let what = "a server called peers is there, and it does not run `peerctl mcp`";
-        draft.conflict(THIS, &path, what, "rename it or take it out, then run setup again");
+        let what = "another server called peers is there, which does not run `peerctl mcp`";
+        draft.conflict(THIS, &path, what, "rename or remove it, then run setup again");
         return Ok(());
     }
     let mut new = text.clone();

@@ -104,15 +104,13 @@ impl Place {
         if let Some((home, owner)) = whose::foreign_home() {
             let (home, owner) = (home.display(), whose::user(owner));
             let message = format!(
-                "the home directory {home} belongs to {owner}: nothing is read or written there"
+                "the home directory {home} belongs to {owner}: peerctl reads and writes nothing there"
             );
-            return Err(Failure::usage(message).hint("run it as that user"));
+            return Err(Failure::usage(message).hint("run peerctl as that user"));
         }
         let home = whose::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
-            Failure::usage(
-                "HOME names no directory by an absolute path, and the clients' files are under it",
-            )
-            .hint("set it")
+            Failure::usage("HOME is not an absolute path, and the clients' files are under it")
+                .hint("set HOME to your home directory")
         })?;
         let set = |name: &str| {
             std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -126,10 +124,10 @@ impl Place {
             .find(|path| path.to_str().is_none())
         {
             let message = format!(
-                "{} is no UTF-8, and configuration files hold nothing else",
+                "{} is not UTF-8, so it cannot stand in a configuration file",
                 path.display()
             );
-            return Err(Failure::usage(message).hint("take another path"));
+            return Err(Failure::usage(message).hint("use another path"));
         }
         let claude_dir = claude.clone().unwrap_or_else(|| home.join(".claude"));
         Ok(Self {
@@ -196,7 +194,7 @@ impl Place {
             .any(|dir| dir.join(".cargo-lock").exists() || dir.join("CACHEDIR.TAG").exists());
         built.then(|| Remark {
             what: format!(
-                "{} lies in a build directory, and clients would stop working when that is cleaned",
+                "{} is in a build directory, and cleaning that would break the clients",
                 self.command()
             ),
             step: "install peerctl (`cargo install --locked --path cli`) and run its setup"

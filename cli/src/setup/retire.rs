@@ -157,7 +157,7 @@ pub(crate) fn take_out(draft: &mut Draft, all: &[Found]) -> Result<(), Failure> 
             }
         };
         if let Some(without) = without {
-            draft.set(&found.path, Some(without), format!("takes out {}", found.what));
+            draft.set(&found.path, Some(without), format!("removes {}", found.what));
             if let Some(retired) = retired {
                 draft.retire(&found.path, retired);
             }

@@ -231,8 +231,8 @@ fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
 /// A directory can be locked like a file.
 fn locked(dir: Open) -> Result<Open, Failure> {
     dir.try_lock().map_err(|_| {
-        Failure::setup("busy", "another setup or uninstall is under way")
-            .hint("answer it or end it, then run the command again")
+        Failure::setup("busy", "another setup or uninstall is running")
+            .hint("finish or stop it, then run the command again")
     })?;
     Ok(dir)
 }

@@ -78,7 +78,7 @@ pub(crate) fn uninstall(
                 text = strip(place, *client, &path, left)?;
             }
             draft.prune(&path, prune);
-            settle(draft, &path, &records, text, "without what is ours");
+            settle(draft, &path, &records, text, "without the entries of peerctl");
         }
     }
     Ok(())

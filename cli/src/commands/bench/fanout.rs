@@ -38,11 +38,11 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u32).range(2..CHANNEL_MEMBERS_MAX as i64))]
     members: u32,
 
-    /// Rounds; the ratios' range is over them
+    /// Number of rounds; the range of each ratio is taken over the rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Messages of each kind in a round
+    /// Messages of each kind in one round
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
 }
@@ -79,17 +79,17 @@ struct Bench {
     sent: u64,
 }
 
-/// What a post to a channel of many costs.
+/// The cost of a post to a channel with many members.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Fanout {
     what: &'static str,
-    /// Beside the sender.
+    /// The members beside the sender.
     members: u32,
     rounds: u32,
-    /// Of each kind in a round.
+    /// The messages of each kind in one round.
     samples: u32,
     text_bytes: usize,
-    /// Where the random order began.
+    /// The seed of the random order.
     seed: u64,
     series: Vec<KindRow>,
     per_member_us: Parts<f64>,
@@ -113,16 +113,16 @@ struct PartRow {
 /// The two times of a send.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Parts<T> {
-    /// To the acknowledgement.
+    /// Until the acknowledgement.
     acknowledged: T,
-    /// To the last reader.
+    /// Until the last recipient had the message.
     delivered: T,
 }
 
 pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Result<(), Failure> {
     let mut dice = Dice::seeded();
     let seed = dice.0;
-    output.remark("members come");
+    output.remark("connecting the members");
     let mut bench = Bench::prepare(args.members, room).await?;
     let mut kinds = [
         Kind { name: "one", label: "to one", rounds: Vec::new() },
@@ -165,9 +165,9 @@ struct Pause(Pid);
 impl Pause {
     fn begin(client: &McpClient) -> Result<Self, Failure> {
         let pid = client.pid().and_then(|pid| i32::try_from(pid).ok());
-        let pid = Pid::from_raw(
-            pid.ok_or_else(|| Failure::wrong("the member to be stopped is gone".to_owned()))?,
-        );
+        let pid = Pid::from_raw(pid.ok_or_else(|| {
+            Failure::wrong("the member that the bench stops has ended".to_owned())
+        })?);
         let stopped = kill(pid, Signal::SIGSTOP);
         stopped.map_err(|errno| Failure::system("stopping a member", errno.into()))?;
         Ok(Self(pid))
@@ -267,7 +267,7 @@ async fn next_delivery(reader: &mut Session) -> Result<MessageId, Failure> {
         match reader.pushes.next().await {
             Some(Push::Deliver(delivery)) => return Ok(delivery.message.id),
             Some(_) => {}
-            None => return Err(Failure::wrong("a reader lost its connection".to_owned())),
+            None => return Err(Failure::wrong("a recipient lost its connection".to_owned())),
         }
     }
 }
@@ -339,7 +339,7 @@ fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(
     }
     let rounds = format!("{} rounds of {}", args.rounds, args.samples);
     output.line(&format!(
-        "{TEXT_BYTES} bytes, {} members beside the sender, {rounds} of each kind (seed {seed})",
+        "{TEXT_BYTES} bytes, {} members beside the sender, {rounds} messages of each kind (seed {seed})",
         args.members
     ))?;
     let ms = |samples: &[f64], share| format!("{:.3}", percentile(samples, share) / 1e3);
@@ -353,13 +353,13 @@ fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(
             ms(&delivered, 0.99),
         ]
     };
-    let heading = ["IN MS", "ACKNOWLEDGED P50", "P99", "LAST READER P50", "P99"];
+    let heading = ["IN MS", "ACKNOWLEDGED P50", "P99", "LAST RECIPIENT P50", "P99"];
     output.table(&heading, &kinds.iter().map(row).collect::<Vec<_>>(), "nothing was measured")?;
     let micros = |us: f64| format!("{us:.1} µs");
     output.facts(&[
-        ("a member more", format!("{} to the acknowledgement", micros(per_member(acknowledged)))),
-        ("", format!("{} to the last reader", micros(per_member(delivered)))),
-        ("a member stopped", format!("x {} to the acknowledgement", harm[0].text())),
-        ("", format!("x {} to the last reader of the others", harm[1].text())),
+        ("per member", format!("{} until the acknowledgement", micros(per_member(acknowledged)))),
+        ("", format!("{} until the last recipient has it", micros(per_member(delivered)))),
+        ("a member stopped", format!("x {} until the acknowledgement", harm[0].text())),
+        ("", format!("x {} until the last of the other recipients has it", harm[1].text())),
     ])
 }

@@ -55,8 +55,8 @@ impl Floor {
         drop(self.pairs);
         match self.relay.join() {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(Failure::system("running the floor's relay", source)),
-            Err(_) => Err(Failure::wrong("the floor's relay died".to_owned())),
+            Ok(Err(source)) => Err(Failure::system("running the relay of the floor", source)),
+            Err(_) => Err(Failure::wrong("the relay of the floor died".to_owned())),
         }
     }
 }
@@ -65,8 +65,9 @@ impl Pair {
     /// Sends one record and waits for the answer and the forwarded record; says when each was
     /// there.
     pub(super) fn exchange(&mut self, record: &[u8; RECORD_BYTES]) -> Result<Exchange, Failure> {
-        self.try_exchange(record)
-            .map_err(|source| Failure::system("talking to the floor's relay", source))
+        self.try_exchange(record).map_err(|source| {
+            Failure::system("exchanging a message with the relay of the floor", source)
+        })
     }
 
     fn try_exchange(&mut self, record: &[u8; RECORD_BYTES]) -> io::Result<Exchange> {

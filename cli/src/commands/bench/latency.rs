@@ -19,15 +19,16 @@ const WARM_UP: u32 = 50;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Rounds; the ratios' range is over them
+    /// Number of rounds; the range of each ratio is taken over the rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Messages of each kind in a round
+    /// Messages of each kind in one round
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
 
-    /// Also measure from a tool call to the channel notification, through two adapter processes
+    /// Also measure the time from a tool call to the channel notification, through two adapter
+    /// processes
     #[arg(long)]
     adapters: bool,
 }
@@ -89,7 +90,7 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
     if !output.json {
         let rounds = format!("{} rounds of {}", args.rounds, args.samples);
         output
-            .line(&format!("{TEXT_BYTES} bytes, one message at a time, {rounds} of each kind in random order (seed {seed})"))?;
+            .line(&format!("{TEXT_BYTES} bytes, one message at a time, {rounds} messages of each kind in random order (seed {seed})"))?;
     }
     let series = bench.finish().await?;
     report::print(output, head, &series)
@@ -111,7 +112,11 @@ impl Bench {
                 Some("floor_acknowledged"),
             ),
             pushed: Series::new("delivered", "send to receiver", Some("floor_delivered")),
-            settled: Series::new("settled", "send to settled, confirmed", Some("floor_delivered")),
+            settled: Series::new(
+                "settled",
+                "send to confirmed settlement",
+                Some("floor_delivered"),
+            ),
             notified: Series::new(
                 "notified",
                 "tool call to channel notification",

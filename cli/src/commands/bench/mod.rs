@@ -25,14 +25,15 @@ use crate::throwaway::{Interrupts, Throwaway};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl bench                            latency, 5 rounds of 200
-  peerctl bench latency --adapters         also from tool call to notification
+  peerctl bench latency --adapters         also through two adapters
   peerctl bench fanout --members 99
   peerctl bench throughput --producers 8 --window 64
-  peerctl bench search                     what the search index costs a send
+  peerctl bench search                     how much the index slows a send
   peerctl bench latency --json > latency.json
 
-It runs on a broker of its own in a temporary directory: set TMPDIR to measure
-another disk. The floor is a relay that only writes, syncs and forwards.";
+The bench starts its own broker in a temporary directory: set TMPDIR to measure
+another disk. It compares the broker with a floor: a relay that only writes,
+syncs and forwards.";
 
 /// The brakes are off: they are not what is measured.
 const CONFIG: &str = "\
@@ -60,13 +61,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// From a send to its acknowledgement, to the receiver, and to its settlement; one at a time
+    /// Time from a send to its acknowledgement, to the receiver and to its settlement, one message
+    /// at a time
     Latency(latency::Args),
-    /// One post to a channel of many, also with a member that has stopped
+    /// Time of one post to a channel with many members, also while one member is stopped
     Fanout(fanout::Args),
-    /// What the search index costs a send
+    /// How much the search index slows a send
     Search(search::Args),
-    /// Messages per second, durable and delivered, with many under way
+    /// Messages per second that are durable and delivered, with many under way
     Throughput(throughput::Args),
 }
 

@@ -11,7 +11,7 @@ use crate::output::Output;
 /// The percentiles that are told: half, most, nearly all.
 const PERCENTILES: [f64; 3] = [0.50, 0.90, 0.99];
 
-/// What was measured of single acts.
+/// The measured times of single acts.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Measured {
     #[serde(flatten)]
@@ -19,16 +19,16 @@ pub(crate) struct Measured {
     series: Vec<SeriesRow>,
 }
 
-/// What was measured, and how.
+/// The subject and the sizes of a measurement.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Head {
     pub(super) what: &'static str,
     pub(super) rounds: u32,
-    /// Of each kind in a round.
+    /// The samples of each kind in one round.
     pub(super) samples: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) text_bytes: Option<usize>,
-    /// Where the random order began.
+    /// The seed of the random order.
     pub(super) seed: u64,
 }
 
@@ -36,12 +36,12 @@ pub(crate) struct Head {
 #[derive(Debug, Serialize, JsonSchema)]
 struct SeriesRow {
     name: &'static str,
-    /// The name of the series that it is compared with.
+    /// The name of the series with which this one is compared.
     against: Option<&'static str>,
     p50_us: f64,
     p90_us: f64,
     p99_us: f64,
-    /// To the series that it is compared with, round by round.
+    /// The ratio to the series with which this one is compared, taken round by round.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<RatioRow>,
 }
@@ -112,7 +112,7 @@ pub(super) fn percentile(samples: &[f64], share: f64) -> f64 {
     sorted.get(place).copied().unwrap_or(f64::NAN)
 }
 
-/// The middle and the ends of the rounds' ratios.
+/// The median and the range of the ratios of all rounds.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) struct Ratios {
     #[serde(serialize_with = "in_hundredths")]
@@ -174,7 +174,7 @@ pub(super) fn print(output: &Output, head: Head, series: &[Series]) -> Result<()
     }
     let heading = ["IN MS", "P50", "P90", "P99", "P50 x FLOOR", "P90 x FLOOR", "P99 x FLOOR"];
     output.table(&heading, &rows, "nothing was measured")?;
-    output.remark("x floor: the median of the rounds' ratios, and their range");
+    output.remark("x FLOOR: the ratio to the floor, as the median of the rounds and their range");
     Ok(())
 }
 

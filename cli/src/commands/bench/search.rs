@@ -29,11 +29,11 @@ const RECEIVER: &str = "bench-receiver";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Rounds; the ratios' range is over them
+    /// Number of rounds; the range of each ratio is taken over the rounds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Sends of each kind in a round
+    /// Sends of each kind in one round
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
 }
@@ -99,7 +99,7 @@ async fn measure(
         Series::new("without_index_again", "send without an index, again", None),
         Series::new(
             "beside_searches",
-            "send while a search indexes the last one",
+            "send while a search indexes the send before",
             Some("without_index_again"),
         ),
     ];

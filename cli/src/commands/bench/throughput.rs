@@ -21,19 +21,19 @@ use crate::throwaway::Throwaway;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Rounds; the ratio's range is over them
+    /// Number of rounds; the range of the ratio is taken over the rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Sessions that send, each to a session of its own
+    /// Sessions that send; each one has its own receiver
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     producers: u32,
 
-    /// Messages of one producer that may be unacknowledged
+    /// Messages that one producer may have unacknowledged
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=REQUESTS_IN_FLIGHT_MAX as i64))]
     window: u32,
 
-    /// Messages of one producer in a round
+    /// Messages of one producer in one round
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
 }
@@ -53,17 +53,17 @@ pub(crate) struct Throughput {
     what: &'static str,
     rounds: u32,
     producers: u32,
-    /// Messages that each producer has under way.
+    /// The messages that each producer may have unacknowledged.
     window: u32,
-    /// Messages of each producer in a round.
+    /// The messages of each producer in one round.
     messages: u32,
     text_bytes: usize,
-    /// Where the random order began.
+    /// The seed of the random order.
     seed: u64,
     per_second: f64,
-    /// Of a relay that only writes, syncs and forwards.
+    /// The rate of a relay that only writes, syncs and forwards.
     floor_per_second: f64,
-    /// Of the two, round by round.
+    /// The ratio of the two rates, taken round by round.
     ratio: Ratios,
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
         });
     }
     output.line(&format!(
-        "{TEXT_BYTES} bytes, {} producers with {} under way each, {} rounds of {} messages per producer (seed {seed})",
+        "{TEXT_BYTES} bytes, {} producers with up to {} unacknowledged messages each, {} rounds of {} messages per producer (seed {seed})",
         args.producers, args.window, args.rounds, args.messages
     ))?;
     output.facts(&[
@@ -245,7 +245,7 @@ fn floor_round(floor: &mut Floor, args: &Args) -> Result<Duration, Failure> {
             lane.join().unwrap_or_else(|_| Err(io::Error::other("a thread died")))
         })
     });
-    outcome.map_err(|source| Failure::system("driving the floor's relay", source))?;
+    outcome.map_err(|source| Failure::system("driving the relay of the floor", source))?;
     Ok(begun.elapsed())
 }
 

@@ -96,9 +96,9 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
             deaths += 1;
             if deaths >= DEATHS_MAX {
                 let failure = Failure::broker(format!(
-                    "the broker died {deaths} times at its start, {death}"
+                    "the broker died {deaths} times while starting; {death}"
                 ));
-                return Err(failure.hint("`peerctl doctor` tries what a start needs"));
+                return Err(failure.hint("`peerctl doctor` checks what a start needs"));
             }
         }
         if Instant::now() >= deadline {
@@ -152,10 +152,11 @@ async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failur
             message: format!(
                 "the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms"
             ),
-            hint: format!("look into {}", endpoint.location.log().display()),
+            hint: format!("read {}", endpoint.location.log().display()),
         }));
     };
-    let words = read.map_err(|source| Failure::system("reading what the broker says", source))?;
+    let words =
+        read.map_err(|source| Failure::system("reading the output of the broker", source))?;
     let Some(why) = words.said() else {
         return Ok(Spawned::Silent(Born { child, words: words.stderr, log_bytes }));
     };
@@ -191,9 +192,9 @@ async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Fa
     let told: Vec<String> =
         told.map(|line| line.chars().take(LAST_LINE_CHARS_MAX).collect()).collect();
     let said = if told.is_empty() {
-        "without a word".to_owned()
+        "without any output".to_owned()
     } else {
-        format!("and said last: {}", told.join(" / "))
+        format!("and its last output was: {}", told.join(" / "))
     };
     Ok(Some(format!("the last time {}, {said}", of_what(ended))))
 }
@@ -204,18 +205,19 @@ fn of_what(ended: ExitStatus) -> String {
         return format!("with exit code {}", ended.code().unwrap_or_default());
     };
     let signal = Signal::try_from(number).ok();
-    let name = signal.map_or_else(|| "of no common name".to_owned(), |signal| signal.to_string());
+    let name =
+        signal.map_or_else(|| "without a common name".to_owned(), |signal| signal.to_string());
     let why = match signal {
         Some(Signal::SIGKILL) => {
-            " (somebody killed it, or the system did, for want of memory or at a limit)"
+            " (a person killed it, or the system did, because of a memory shortage or a limit)"
         }
         Some(Signal::SIGXFSZ) => " (it wrote a larger file than its limit allows: `ulimit -f`)",
         Some(Signal::SIGXCPU) => " (it used up its limit of CPU time: `ulimit -t`)",
-        Some(Signal::SIGSYS) => " (a filter of system calls did not let it go on)",
-        Some(Signal::SIGABRT) => " (it found something that must not be)",
-        Some(Signal::SIGBUS) => " (a file that it had mapped was cut, or its disk failed)",
+        Some(Signal::SIGSYS) => " (a filter refused one of its system calls)",
+        Some(Signal::SIGABRT) => " (it aborted on an internal error)",
+        Some(Signal::SIGBUS) => " (a file that it had mapped was shortened, or the disk failed)",
         Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => {
-            " (somebody ended it)"
+            " (another process ended it)"
         }
         _ => "",
     };
@@ -267,9 +269,10 @@ fn nobody_answered(endpoint: &Endpoint) -> Failure {
     let log = endpoint.location.log();
     let message = format!("no broker answered within {START_TIMEOUT_MS} ms");
     match holder::look(&endpoint.location) {
-        Some(holder) => Failure::broker(format!("{message}: {}", stop::held(holder)))
-            .hint(format!("`peerctl daemon stop` ends it, and {} may say more", log.display())),
-        None => Failure::broker(message).hint(format!("look into {}", log.display())),
+        Some(holder) => Failure::broker(format!("{message}: {}", stop::held(holder))).hint(
+            format!("`peerctl daemon stop` ends it, and {} may have the reason", log.display()),
+        ),
+        None => Failure::broker(message).hint(format!("read {}", log.display())),
     }
 }
 
@@ -294,21 +297,22 @@ pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     let Ok(tried) = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), tried).await
     else {
         let failure = Failure::broker(format!(
-            "trying what a start needs took more than {START_TIMEOUT_MS} ms"
+            "checking what a start needs took more than {START_TIMEOUT_MS} ms"
         ));
-        return Err(failure.hint("look at the disk and the load"));
+        return Err(failure.hint("check the disk and the load of this machine"));
     };
     let (words, ended) =
-        tried.map_err(|source| Failure::system("trying what a start needs", source))?;
+        tried.map_err(|source| Failure::system("checking what a start needs", source))?;
     if ended.success() {
         return Ok(());
     }
     match words.said().filter(|_| ended.signal().is_none()) {
         Some(said) => Err(Failure::said_by_broker(said)),
-        None => {
-            Err(Failure::broker(format!("what tried the needs of a start died {}", of_what(ended)))
-                .hint("no broker can start then"))
-        }
+        None => Err(Failure::broker(format!(
+            "the process that checked what a start needs ended {}",
+            of_what(ended)
+        ))
+        .hint("a broker would end the same way")),
     }
 }
 

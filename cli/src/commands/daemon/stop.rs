@@ -78,10 +78,9 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
         };
     }
     let Some(pid) = holder.pid else {
-        let message =
-            format!("{}, and this system does not tell which process that is", held(holder));
+        let message = format!("{}, and this system does not report its process id", held(holder));
         return Err(Failure::broker(message)
-            .hint(format!("`fuser {}` may", endpoint.location.lock().display())));
+            .hint(format!("`fuser {}` may show it", endpoint.location.lock().display())));
     };
     may_signal(endpoint, pid)?;
     end(endpoint, pid).await?;
@@ -117,7 +116,7 @@ fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "a shell of an agent may not end the broker (pid {pid}), which serves others as well"
+        "an agent's shell may not end the broker (pid {pid}), which also serves other sessions"
     );
     Err(Failure::refused(ErrorCode::NotPermitted, message)
         .hint("ask the person to run it in a terminal of their own"))
@@ -133,10 +132,8 @@ async fn released(endpoint: &Endpoint) {
 
 fn still_there(pid: Option<u32>) -> Failure {
     let kill = pid.map_or_else(
-        || "`peerctl daemon status` tells its pid, for `kill`".to_owned(),
-        |pid| {
-            format!("`kill -KILL {pid}` ends it all the same; what it has accepted is on the disk")
-        },
+        || "`peerctl daemon status` shows its pid; end it with `kill`".to_owned(),
+        |pid| format!("`kill -KILL {pid}` ends it; accepted messages are on disk"),
     );
     Failure::broker(format!(
         "the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop"
@@ -149,8 +146,8 @@ pub(super) fn held(holder: Holder) -> String {
     let process =
         holder.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     match holder.phase {
-        Some(Phase::Starting) => format!("{process} holds the broker's lock and is still starting"),
-        Some(Phase::Serving) => format!("{process} holds the broker's lock and serves"),
+        Some(Phase::Starting) => format!("{process} holds the broker's lock and is starting"),
+        Some(Phase::Serving) => format!("{process} holds the broker's lock and is serving"),
         Some(Phase::Ending) => format!("{process} holds the broker's lock and is ending"),
         None => format!("{process} holds the broker's lock"),
     }
@@ -160,11 +157,11 @@ pub(super) fn held(holder: Holder) -> String {
 pub(crate) fn unreachable(socket: &Path, holder: Holder) -> Failure {
     let step = match holder.phase {
         Some(Phase::Starting | Phase::Ending) => {
-            "try again in a moment, or end it with `peerctl daemon stop`"
+            "wait a moment and try again, or end it with `peerctl daemon stop`"
         }
-        Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts another",
+        Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts a new one",
     };
     let message =
-        format!("nobody can reach a broker behind {}, although {}", socket.display(), held(holder));
+        format!("no broker can be reached at {}, although {}", socket.display(), held(holder));
     Failure::unreachable(message).hint(step)
 }

@@ -55,14 +55,14 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         Err(failure) if failure.is_not_running() => match holder::look(&endpoint.location) {
             Some(holder) => {
                 let failure = daemon::unreachable(&endpoint.location.socket(), holder);
-                findings.failed("broker", failure, "a broker that can be reached, or none");
+                findings.failed("broker", failure, "a broker that can be reached, or no broker");
             }
             None => {
                 startable(endpoint, findings);
                 database(endpoint, findings);
             }
         },
-        Err(failure) => findings.failed("broker", failure, "a broker that answers, or none"),
+        Err(failure) => findings.failed("broker", failure, "a broker that answers, or no broker"),
     }
 }
 
@@ -71,9 +71,9 @@ fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     match block_on(daemon::rehearse(endpoint)) {
         Ok(()) => findings.good(
             "broker",
-            "none runs, and one could start: what it needs was tried; whatever needs it starts it",
+            "none is running; one can start, and starts when a command or an adapter needs it",
         ),
-        Err(failure) => findings.failed("broker", failure, "that a broker can start"),
+        Err(failure) => findings.failed("broker", failure, "a broker that can start"),
     }
 }
 
@@ -93,16 +93,17 @@ fn database(endpoint: &Endpoint, findings: &mut Findings) {
         }
         Ok(report) => {
             let first = report.problems.first().map(ToString::to_string).unwrap_or_default();
-            let observed = format!("problems in it: {}; {}", report.problems_total, cell(&first));
+            let observed =
+                format!("problems: {}; the first: {}", report.problems_total, cell(&first));
             findings.problem(
                 "database",
                 observed,
-                "every record is as it was written",
+                "every record unchanged since it was written",
                 "peerctl daemon verify",
             );
         }
         Err(OpenError::Missing { .. }) => {
-            findings.good("database", "none yet; the first broker makes it")
+            findings.good("database", "none yet; the first broker creates it")
         }
         Err(error) => findings.failed(
             "database",
@@ -126,20 +127,20 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
         findings.problem(
             "broker",
             observed,
-            format!("version {ours}, as this peerctl has it"),
+            format!("version {ours}, the version of this peerctl"),
             "peerctl daemon restart",
         );
     } else if !file.exists() {
         findings.problem(
             "broker",
             observed,
-            "an executable that is still there",
+            "an executable that still exists",
             "peerctl daemon restart",
         );
     } else if file.canonicalize().ok() != endpoint.executable.canonicalize().ok() {
         findings.note(
             "broker",
-            format!("{observed}: another copy of the same version"),
+            format!("{observed}: another copy of this peerctl, of the same version"),
             "peerctl daemon restart",
         );
     } else {
@@ -148,17 +149,16 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     if !status.sandbox && cfg!(target_os = "linux") {
         findings.note(
             "broker",
-            "the kernel does not keep it from opening network sockets",
+            "it runs without the filter that keeps it from opening network sockets",
             "peerctl daemon restart",
         );
     }
     if status.damaged > 0 {
-        let observed =
-            format!("records of the database that are damaged and left out: {}", status.damaged);
+        let observed = format!("damaged records that the broker leaves out: {}", status.damaged);
         findings.problem(
             "database",
             observed,
-            "none",
+            "no damaged record",
             "peerctl daemon stop && peerctl daemon verify",
         );
     }
@@ -168,7 +168,7 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     if status.held > 0 {
         findings.note(
             "mail",
-            format!("{} messages wait for your word", status.held),
+            format!("{} held messages wait for your decision", status.held),
             "peerctl inbox --held",
         );
     }
@@ -179,7 +179,7 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
 fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     let Ok(settings) = config::load(&endpoint.location.config()) else { return };
     for (key, value, in_force) in config::differing(&settings, &status.config) {
-        let observed = format!("{key} is {value} in config.toml, and {in_force} is in force");
+        let observed = format!("{key} is {value} in config.toml, but the broker uses {in_force}");
         findings.note("config", observed, "peerctl daemon restart");
     }
 }
@@ -197,13 +197,13 @@ fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
         };
         findings.note(
             "paused",
-            format!("{what} paused by you: what they send is refused"),
+            format!("{what} paused by you, and their sends are refused"),
             format!("peerctl resume {resume}"),
         );
     }
     for thread in &status.used_up {
         let observed = format!(
-            "thread {} has been paused for {}: {} took {} turns in it without you",
+            "thread {} has been paused for {}: {} took {} turns in it without a message from you",
             cell(&thread.thread),
             age(thread.since),
             thread.speakers.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", "),
@@ -228,22 +228,22 @@ fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
 fn full(peer: &PeerInfo, findings: &mut Findings) {
     let name = cell(&peer.name);
     let observed = format!(
-        "the mailbox of {name} is full: {} messages wait, and what others send it is refused",
+        "the mailbox of {name} is full: {} messages wait, and further messages are refused",
         peer.pending
     );
     let mend = match (peer.online, peer.held > peer.pending / 2, peer.offered > 0) {
         (_, true, _) => format!(
-            "`peerctl inbox --held` shows what waits for you; `peerctl release --all {name}` lets it go"
+            "`peerctl inbox --held` lists the held messages; `peerctl release --to {name}` releases them"
         ),
         (true, _, true) => {
-            format!("{name} reads its mail but does not confirm it: let it call ack_messages")
+            format!("{name} reads its mail but does not confirm it: ask it to call ack_messages")
         }
-        (true, ..) => format!("let {name} call check_messages"),
+        (true, ..) => format!("ask {name} to call check_messages"),
         (false, ..) => format!(
-            "start {name} again, or end what waits with `peerctl cancel ID`; `peerctl inbox {name}` lists it"
+            "start {name} again, or withdraw messages with `peerctl cancel ID`; `peerctl inbox {name}` lists them"
         ),
     };
-    findings.problem("mail", observed, "room for more", mend);
+    findings.problem("mail", observed, "a mailbox with room", mend);
 }
 
 fn is_proved(peer: &PeerInfo) -> bool {
@@ -256,19 +256,19 @@ fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     let mend = match peer.client.as_str() {
         // It was shown some by a call of its own, and said nothing about it.
         _ if peer.offered > 0 && !named(Carrier::Hook) => {
-            "it reads but does not confirm: let it call ack_messages"
+            "it reads its mail but does not confirm it: ask it to call ack_messages"
         }
         _ if named(Carrier::Hook) => {
-            "it sees mail when its user speaks to it next, or when it calls a tool"
+            "it gets mail with the next prompt of its user, or with its next tool call"
         }
-        "codex" => "trust the hooks in that session with /hooks, or let it call check_messages",
+        "codex" => "trust the hooks in that session with /hooks, or ask it to call check_messages",
         "claude" => {
-            "`peerctl setup claude`, then start the session anew: hooks reach it between two steps"
+            "`peerctl setup claude`, then restart the session: hooks then deliver mail between two steps"
         }
-        _ => "let it call check_messages: nothing else reaches this client",
+        _ => "ask it to call check_messages: this client has no other way to get mail",
     };
     let observed = format!(
-        "{} ({}) has mail for {}, and nothing shows that its model saw any",
+        "{} ({}) has had mail for {}, and nothing shows that its model saw any",
         cell(&peer.name),
         cell(&peer.client),
         span(waiting_ms)
@@ -276,7 +276,12 @@ fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     if waiting_ms < WAITING_LONG_MS {
         findings.note("sessions", observed, mend);
     } else {
-        findings.problem("sessions", observed, "a way into the model that was proved", mend);
+        findings.problem(
+            "sessions",
+            observed,
+            "a carrier that was proved to reach the model",
+            mend,
+        );
     }
 }
 
@@ -297,8 +302,8 @@ fn sessions(peers: &[PeerInfo], findings: &mut Findings) {
                     cell(&other.name),
                     cell(&peer.name)
                 ),
-                "one session in one process",
-                "`claude mcp list` shows what starts peerctl; leave one of them",
+                "one session per process",
+                "`claude mcp list` shows which entries start peerctl; keep one of them",
             );
         }
     }

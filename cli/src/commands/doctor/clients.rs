@@ -17,7 +17,11 @@ pub(super) fn look(place: &Place, findings: &mut Findings) {
     let runs = match Runs::load(&place.location) {
         Ok(runs) => runs,
         Err(failure) => {
-            return findings.failed("clients", failure, "what setup remembers of its runs");
+            return findings.failed(
+                "clients",
+                failure,
+                "readable records of earlier runs of setup",
+            );
         }
     };
     let mut found = false;
@@ -47,7 +51,7 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     if there.changed().next().is_none() && wanted.conflicts.is_empty() {
         findings.note(
             check,
-            format!("{} is installed and not wired up", client.title()),
+            format!("{} is installed but not set up", client.title()),
             format!("peerctl setup {check}"),
         );
         return others(place, client, findings);
@@ -59,7 +63,7 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     let gone = missing(place, client)?;
     for command in &gone {
         let observed = format!(
-            "{} is told to run {}, which is not there",
+            "{} is configured to run {}, which does not exist",
             client.title(),
             single_line(command)
         );
@@ -72,9 +76,10 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     }
     if gone.is_empty() && wanted.conflicts.is_empty() {
         if differs.is_empty() {
-            findings.good(check, format!("{} is wired up", client.title()));
+            findings.good(check, format!("{} is set up", client.title()));
         } else {
-            let observed = format!("not as this peerctl writes it: {}", differs.join(", "));
+            let observed =
+                format!("these files differ from what this peerctl writes: {}", differs.join(", "));
             findings.problem(
                 check,
                 observed,
@@ -84,8 +89,14 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
         }
     }
     for off in &wanted.switched_off {
-        let what = format!("{}: nothing of ours runs in this client", off.what);
-        findings.problem(check, what, "a client that runs our server and hooks", off.step.clone());
+        let what =
+            format!("{}: this client runs neither the server nor the hooks of peerctl", off.what);
+        findings.problem(
+            check,
+            what,
+            "a client that runs the server and the hooks of peerctl",
+            off.step.clone(),
+        );
     }
     // What is to be said of the executable was said.
     let doubt = place.doubt();
@@ -110,15 +121,15 @@ fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
         let servers = root.get("mcpServers").map(json::Node::entries).unwrap_or_default();
         for server in servers.iter().filter(|server| claude::runs_adapter(place, &server.value)) {
             let observed = format!(
-                "{} starts peerctl as well, as {}",
+                "{} also starts peerctl, under the name {}",
                 path.display(),
                 single_line(&server.key)
             );
             findings.problem(
                 "claude",
                 observed,
-                "one adapter in a session: the plugin's",
-                "take it out of that file",
+                "one adapter per session, started by the plugin",
+                "remove it from that file",
             );
         }
     }
@@ -190,24 +201,22 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
             Some(_) => {}
         }
     }
-    let mend = "start `codex`, which asks; where it does not, type /hooks and look at each";
+    let mend =
+        "start `codex`: it asks you to trust them; if it does not ask, type /hooks and review each";
     for (events, what) in
-        [(&untrusted, "was not told to trust"), (&stale, "was told to trust in another form")]
+        [(&untrusted, "does not trust yet"), (&stale, "trusts in an older form only")]
     {
         if !events.is_empty() {
             let observed = format!(
-                "Codex passes over {} of our hooks, which it {what}: {}",
+                "Codex skips {} hooks of peerctl, which it {what}: {}",
                 events.len(),
                 events.join(", ")
             );
-            findings.problem("codex", observed, "hooks that its user has looked at", mend);
+            findings.problem("codex", observed, "hooks that you trusted in Codex", mend);
         }
     }
     if untrusted.is_empty() && stale.is_empty() && !(in_toml.is_empty() && in_json.is_empty()) {
-        findings.good(
-            "codex",
-            format!("{} hooks, each trusted in /hooks", hooks::of(Client::Codex).len()),
-        );
+        findings.good("codex", format!("{} hooks, all trusted", hooks::of(Client::Codex).len()));
     }
     Ok(())
 }
@@ -217,7 +226,7 @@ fn others(place: &Place, client: Client, findings: &mut Findings) -> Result<(), 
     for found in retire::find(place, client, &mut Draft::default())? {
         findings.note(
             client.as_str(),
-            format!("a second mailbox beside peerd: {}", found.what),
+            format!("another message system beside peerd: {}", found.what),
             "peerctl setup --retire",
         );
     }

@@ -33,7 +33,7 @@ pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
         findings.note(
             "executable",
             observed,
-            "two copies may have two versions: remove one, or call the right one by its path",
+            "the two copies may have different versions: remove one, or call the right one by its path",
         );
     }
 }
@@ -44,13 +44,13 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
     if dir.symlink_metadata().is_err() {
         return findings.note(
             "directory",
-            format!("{} is not there yet; the first broker makes it", dir.display()),
+            format!("{} does not exist yet; the first broker creates it", dir.display()),
             "",
         );
     }
     if let Err(error) = peer_broker::examine(dir) {
-        let mend = or(error.hint(), "move it away; the broker makes another");
-        let expected = "a directory of your own, mode 0700, on a disk of this machine";
+        let mend = or(error.hint(), "move it away; the broker creates a new one");
+        let expected = "a directory that belongs to you, with mode 0700, on a local disk";
         return findings.problem("directory", error.to_string(), expected, mend);
     }
     findings.good("directory", dir.display().to_string());
@@ -62,9 +62,9 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
     match peer_broker::free_bytes(dir) {
         Ok(free) if free < DISK_LOW_BYTES => findings.problem(
             "disk",
-            format!("{} free where {} is", size(free), dir.display()),
+            format!("{} free on the file system of {}", size(free), dir.display()),
             format!(
-                "at least {}; below {} nothing can be sent",
+                "at least {}; below {} every send is refused",
                 size(DISK_LOW_BYTES),
                 size(DISK_RESERVE_BYTES)
             ),
@@ -73,7 +73,10 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
         Ok(free) => findings.good("disk", format!("{} free", size(free))),
         Err(error) => findings.note(
             "disk",
-            format!("how much is free where {} is, is not known: {error}", dir.display()),
+            format!(
+                "reading the free space on the file system of {} failed: {error}",
+                dir.display()
+            ),
             "",
         ),
     }
@@ -93,7 +96,7 @@ fn private(path: &Path, findings: &mut Findings) {
         findings.problem(
             "modes",
             observed,
-            "it belongs to you",
+            "a file that belongs to you",
             format!("chown $(id -un) {}", path.display()),
         );
     } else if mode & 0o022 != 0
@@ -103,7 +106,7 @@ fn private(path: &Path, findings: &mut Findings) {
         findings.problem(
             "modes",
             observed,
-            "mode 0600: messages are nobody else's",
+            "mode 0600, so that no other user can read messages",
             format!("chmod 600 {}", path.display()),
         );
     }
@@ -117,8 +120,9 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
         Ok(_) => findings.good("config", "all defaults"),
         Err(error) => {
             let failure = Failure::of_broker(&error, error.hint());
-            let mend = or(failure.hint, "mend the file; `peerctl config` reads it again");
-            let expected = "a file that can be read: until then what it said before is in force";
+            let mend = or(failure.hint, "fix the file; `peerctl config` reads it again");
+            let expected =
+                "a valid file; until then the settings of the last valid one are in force";
             findings.problem("config", failure.message, expected, mend);
         }
     }
@@ -160,8 +164,8 @@ pub(super) fn adapters(location: &Location, findings: &mut Findings) {
             findings.problem(
                 "adapters",
                 format!("one Claude Code session (pid {client}) runs {} adapters: pids {}", group.len(), pids.join(", ")),
-                "one adapter in a session",
-                "`peerctl setup claude` leaves the plugin alone; a project's own .mcp.json may start another: take it out there",
+                "one adapter per session",
+                "`peerctl setup claude` keeps only the plugin; if a project's .mcp.json starts another adapter, remove it there",
             );
         }
     }

@@ -22,20 +22,20 @@ Examples:
   peerctl doctor
   peerctl doctor --json | jq '.findings[] | select(.state == \"problem\")'
 
-Exit 0 where all is well, 7 where something is to be mended. Notes are no
-problems: they are what one should know when something seems odd. It reads the
-clients' files and asks the broker. Where none runs it tries what a start
-needs, and starts none.";
+The exit code is 0 if there are no problems, and 7 otherwise. A note is not a
+problem: it may explain something that seems odd. The doctor reads the clients'
+files and asks the broker. If none is running, it checks what a start needs,
+and starts none.";
 
-/// Find out what is wrong, and how to mend it
+/// Find out what is wrong, and how to fix it
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
-/// What was found.
+/// The result of all checks.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
-    /// How many findings are problems.
+    /// The number of findings that are problems.
     problems: usize,
     findings: Vec<Finding>,
 }
@@ -49,17 +49,17 @@ enum State {
     Problem,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 struct Finding {
-    /// What was looked at, in a word for programs.
+    /// The name of the check, for programs.
     check: &'static str,
     state: State,
-    /// What is.
+    /// What was found.
     observed: String,
-    /// What should be; empty where it is.
+    /// What was expected; empty if there is no problem.
     expected: String,
-    /// What mends it; empty where nothing need be mended.
+    /// How to fix it; empty if there is nothing to fix.
     #[serde(rename = "hint")]
     mend: String,
 }
@@ -118,7 +118,7 @@ pub(crate) fn run(
     match endpoint {
         Ok(endpoint) => look(&endpoint, &mut findings),
         Err(error) => {
-            findings.failed("directory", error.into(), "a directory for the broker's socket")
+            findings.failed("directory", error.into(), "a usable directory for the broker's socket")
         }
     }
     print(output, findings.0)
@@ -138,7 +138,7 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
             clients::look(&place, findings);
         }
         Err(failure) => {
-            findings.failed("clients", failure, "a home directory in which the clients' files are")
+            findings.failed("clients", failure, "a home directory with the clients' files")
         }
     }
     machine::adapters(&endpoint.location, findings);
@@ -148,7 +148,7 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
 fn environment(findings: &mut Findings) {
     for name in ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"] {
         if std::env::var_os(name).is_some_and(|value| value == "0") {
-            let observed = format!("{name}=0: sessions that are started from here get no mail");
+            let observed = format!("{name}=0: sessions started from this shell get no mail");
             findings.note("environment", observed, format!("unset {name}"));
         }
     }
@@ -199,6 +199,6 @@ fn print(output: &Output, findings: Vec<Finding>) -> Result<(), Failure> {
     let what =
         if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
     Err(Failure::unwell(format!("found {what}"))
-        .hint("what mends each stands behind it")
+        .hint("the arrow below each problem shows how to fix it")
         .with(Report { problems, findings }))
 }
