@@ -1,25 +1,26 @@
-//! Whether this program runs in an agent's shell, as far as it can tell without the broker.
+//! Finds out whether this program runs in an agent's shell, without asking the broker.
 //!
-//! The broker decides this for whoever reaches it. This is for the one thing that is done where it
-//! cannot be reached: ending it by a signal. It is the same guard rail, and no authentication.
+//! Knows the clients' variables and `/proc`. Does not know the sessions: the broker, which does,
+//! decides for every caller that reaches it. This module decides only on the one act without the
+//! broker: ending it by a signal. It is the same guard rail, and not authentication.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use peer_client::process;
 
-/// What clients set in the shells that they give their agents.
+/// Variables that clients set in the shells of their agents.
 const VARIABLES: [&str; 3] = ["CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CODEX_THREAD_ID"];
 
-/// Whether it is an agent's shell: the client says so in the environment, or is above this process
-/// and has an adapter.
+/// Whether this is an agent's shell: a client's variable is set, or a client with an adapter is
+/// above this process.
 pub(crate) fn is_agents_shell() -> bool {
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     VARIABLES.iter().any(set) || has_client_above()
 }
 
-/// Whether a process above this one has exactly one adapter as its child. One with several is taken
-/// for a launcher, as the broker takes it.
+/// Whether a process above this one has exactly one adapter as its child. A process with several
+/// counts as a launcher, as it does for the broker.
 fn has_client_above() -> bool {
     let mut above = BTreeSet::new();
     let mut next = parent(std::process::id());

@@ -1,5 +1,6 @@
-//! The command line: the global options and the list of commands. Each command's own options stand
-//! with the command.
+//! The command line: the global options and the list of commands.
+//!
+//! Does not know the options of a command: they are in the command's file.
 
 use clap::{Parser, Subcommand};
 
@@ -47,7 +48,7 @@ pub(crate) enum Command {
     Alone(Alone),
 }
 
-/// What needs to know where the broker is.
+/// Commands that need an endpoint.
 #[derive(Debug, Subcommand)]
 pub(crate) enum At {
     Daemon(daemon::Args),
@@ -85,7 +86,7 @@ pub(crate) enum At {
     Bench(bench::Args),
 }
 
-/// What does its work, or says what is wrong, also where nobody knows where the broker is.
+/// Commands that also run without an endpoint.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Alone {
     Doctor(doctor::Args),

@@ -1,8 +1,8 @@
-//! Why a command did not do what it was asked, with its exit code and its JSON form.
+//! The failure of a command, with its exit code and its JSON form.
 //!
-//! House rule: a message says what was attempted, on what and why it failed; the next step is a
-//! field of its own. No text is taken apart: what an operating system or a file name says comes out
-//! whole.
+//! Knows the exit codes of all failures. Does not know how a failure is printed. Invariants: a
+//! message states the attempt, its object and the obstacle, and the next step is a field of its
+//! own. No text is taken apart, so texts of the system and names of files stay whole.
 
 use std::error::Error;
 use std::io;
@@ -16,23 +16,22 @@ use serde_json::Value;
 
 /// Exit code: something failed.
 pub(crate) const FAILED: u8 = 1;
-/// Exit code: the command line makes no sense.
+/// Exit code: the arguments do not fit together.
 pub(crate) const USAGE: u8 = 2;
 /// Exit code: no broker can be reached.
 pub(crate) const UNREACHABLE: u8 = 3;
-/// Exit code: no such peer, message or thing.
+/// Exit code: no such peer, message or shared record.
 pub(crate) const NOT_FOUND: u8 = 4;
-/// Exit code: timed out waiting.
+/// Exit code: a wait timed out.
 pub(crate) const TIMED_OUT: u8 = 5;
-/// Exit code: refused by policy, rate, quota or authority.
+/// Exit code: refused by a policy, a send limit or a missing right.
 pub(crate) const REFUSED: u8 = 6;
-/// Exit code: doctor found problems.
+/// Exit code: the doctor found problems.
 pub(crate) const UNWELL: u8 = 7;
-/// What a detached broker exits with where another one has the lock.
+/// Exit code of a detached broker if another broker has the lock.
 pub(crate) const ALREADY_RUNNING: u8 = 75;
 
-/// The exit code for a refusal: what is not there, what the broker may not do, what it does not do
-/// now.
+/// The exit code for a refusal: a missing object, a refused act, or a failure.
 pub(crate) fn exit_for(code: ErrorCode) -> u8 {
     match code {
         ErrorCode::UnknownPeer
@@ -73,53 +72,53 @@ pub(crate) fn exit_for(code: ErrorCode) -> u8 {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
-    /// What was attempted, on what and why it failed.
+    /// The attempt, its object, and the obstacle.
     pub(crate) message: String,
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     pub(crate) hint: String,
-    /// How far it came, where there is more to say than the error. With `--json` both are one
-    /// object.
+    /// The part of the result that the command reached, if any. `--json` prints it in one object
+    /// with the error.
     pub(crate) data: Option<Box<Value>>,
 }
 
-/// What kind of failure: decides the exit code, and the name for programs.
+/// The kind of a failure, which decides the exit code and the name for programs.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// There is no connection to the broker.
+    /// No connection to the broker.
     Connect(Box<ConnectError>),
-    /// The broker refused what was asked.
+    /// The broker refused the request.
     Refused { code: ErrorCode, retry_after_ms: Option<u64> },
     /// The connection ended before the answer.
     Lost,
-    /// The request does not fit a frame.
+    /// The request does not fit into a frame.
     TooLarge,
-    /// The broker, or this program, does not keep to the protocol.
+    /// The broker or this program violates the protocol.
     Unexpected,
-    /// The command line is well-formed but makes no sense.
+    /// The arguments are well-formed but do not fit together.
     Usage,
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound(&'static str),
-    /// A client could not be wired up, or is not; the code says which.
+    /// A client could not be set up, or is not set up; the code tells which.
     Setup(&'static str),
     /// Doctor found problems.
     Unwell,
-    /// It did not happen in time.
+    /// A wait timed out.
     TimedOut,
-    /// The broker ended, or closed the connection, while something was watched.
+    /// The broker ended, or closed the connection, during a watch.
     WatchEnded,
-    /// A broker runs and nobody can reach it.
+    /// A broker is running, but cannot be reached.
     Unreachable,
-    /// Another broker has the lock. Only `daemon start` sees it.
+    /// Another broker has the lock. Only `daemon start` gets this.
     AlreadyRunning,
     /// A file could not be read or written.
     File,
-    /// Something else than a file or a broker failed: a process, a signal, a pipe.
+    /// Something other than a file or a broker failed: a process, a signal, a pipe.
     System,
-    /// Standard output cannot be written to.
+    /// Standard output cannot be written.
     Output(io::ErrorKind),
     /// The broker could not be started or stopped, or ended with an error.
     Broker,
-    /// `demo`, `bench` or `daemon verify` saw something that must not be.
+    /// `demo`, `bench` or `daemon verify` found a wrong result.
     Wrong,
 }
 
@@ -165,7 +164,7 @@ impl Failure {
             .hint("run the command again")
     }
 
-    /// What this program itself refuses as the broker would.
+    /// A refusal by this program itself, as the broker would refuse.
     pub(crate) fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(Kind::Refused { code, retry_after_ms: None }, message)
     }
@@ -186,14 +185,14 @@ impl Failure {
         )
     }
 
-    /// A value that cannot be written as JSON, which no type of ours should allow.
+    /// A value that cannot be written as JSON. None of our types should allow one.
     pub(crate) fn unwritable(source: serde_json::Error) -> Self {
         Self::wrong(format!("writing the output as JSON failed: {source}"))
     }
 
-    /// What an error of the broker's crate says, with what it rests on as far as its own text does
-    /// not say it. `hint`: its own next step; where it has none, what helps against the system's
-    /// error.
+    /// The failure for an error of the broker's crate. The message also has the causes that its own
+    /// text does not name. Without a `hint`, the next step is the one against the system's error,
+    /// if any.
     pub(crate) fn of_broker(error: &dyn Error, hint: String) -> Self {
         let (mut message, mut hint) = (error.to_string(), hint);
         let mut source = error.source();
@@ -214,24 +213,24 @@ impl Failure {
         Self::broker(message).hint(hint)
     }
 
-    /// What another `peerctl` said of its failure.
+    /// The failure that another `peerctl` printed.
     pub(crate) fn said_by_broker(said: Said) -> Self {
         Self::broker(said.message).hint(said.hint)
     }
 
-    /// The same with this next step.
+    /// Sets the next step.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
 
-    /// The same with how far it came: an object.
+    /// Adds the part of the result that the command reached: an object.
     pub(crate) fn with(mut self, data: impl Serialize) -> Self {
         self.data = serde_json::to_value(data).ok().map(Box::new);
         self
     }
 
-    /// What the process exits with.
+    /// The exit code of the process.
     pub(crate) fn exit(&self) -> u8 {
         match &self.kind {
             Kind::Refused { code, .. } => exit_for(*code),
@@ -259,7 +258,7 @@ impl Failure {
         }
     }
 
-    /// The failure's name for programs; the broker's own code where the broker refused.
+    /// The failure's name for programs; the broker's own code if the broker refused.
     pub(crate) fn code(&self) -> &'static str {
         match &self.kind {
             Kind::Connect(error) => match &**error {
@@ -294,7 +293,7 @@ impl Failure {
         }
     }
 
-    /// Why there is no connection, where that is the failure.
+    /// The reason why there is no connection, if that is the failure.
     pub(crate) fn connect(&self) -> Option<&ConnectError> {
         match &self.kind {
             Kind::Connect(error) => Some(error),
@@ -302,17 +301,17 @@ impl Failure {
         }
     }
 
-    /// Whether the failure is that no broker runs.
+    /// Whether the failure is that no broker is running.
     pub(crate) fn is_not_running(&self) -> bool {
         matches!(self.connect(), Some(ConnectError::NotRunning { .. }))
     }
 
-    /// Whether the broker refused with this code what was asked.
+    /// Whether the broker refused with this code.
     pub(crate) fn is_refused(&self, wanted: ErrorCode) -> bool {
         matches!(&self.kind, Kind::Refused { code, .. } if *code == wanted)
     }
 
-    /// The broker's refusal of what was asked, where that is the failure.
+    /// The broker's refusal, if that is the failure.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         let Kind::Refused { code, retry_after_ms } = self.kind else { return None };
         Some(Refusal {
@@ -323,7 +322,8 @@ impl Failure {
         })
     }
 
-    /// Whether the broker is gone, and a later attempt may find one: it ended, or none runs yet.
+    /// Whether the broker is gone and a later attempt may find one: it ended, or none is running
+    /// yet.
     pub(crate) fn is_lost(&self) -> bool {
         match &self.kind {
             Kind::WatchEnded | Kind::Lost => true,
@@ -338,12 +338,12 @@ impl Failure {
         }
     }
 
-    /// Whether it is only that nobody reads the output any more.
+    /// Whether the failure is only that nobody reads the output any more.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self.kind, Kind::Output(io::ErrorKind::BrokenPipe))
     }
 
-    /// What somebody calls a message id is none.
+    /// The failure for a text that is not a message id.
     pub(crate) fn no_such_message(given: &str) -> Self {
         let given = peer_proto::text::single_line(given);
         let message =
@@ -353,7 +353,7 @@ impl Failure {
     }
 }
 
-/// What helps against a system's error in the broker, which reads and writes its own files.
+/// The next step against a system's error in the broker, which reads and writes its own files.
 fn helps(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -391,7 +391,7 @@ mod tests {
 
     use super::*;
 
-    /// A file's name, a disk and a parser say what they like.
+    /// A text with semicolons, as a file's name, a disk or a parser may have one.
     const ODD: &str = "the disk said no; twice; and then it was gone";
 
     #[test]

@@ -1,8 +1,8 @@
-//! What `--json` prints has a type: this file has the parts that the commands' types share.
+//! The parts that the types of the `--json` output share.
 //!
-//! Each command's type stands beside the command and says what it is in its doc comments: they are
-//! the descriptions in the schema that `peerctl schema` prints. A type only ever gains fields;
-//! `docs/schema` keeps what was published.
+//! Each command's type is in the command's file. Its doc comments are the descriptions in the
+//! schema that `peerctl schema` prints. Invariant: a type only gains fields. `docs/schema` has the
+//! published schemas.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,6 @@ impl JsonSchema for Time {
     }
 }
 
-/// The id of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id(pub(crate) MessageId);
 

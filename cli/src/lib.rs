@@ -1,11 +1,11 @@
 //! peerctl: the one executable of peerd, and the only crate that prints.
 //!
-//! It is the composition root: it reads the environment and the command line, and hands over to the
-//! adapter (`peerctl mcp`), to the broker (`peerctl daemon run`), or asks the broker something as
-//! the person who runs it. It knows no rule of the broker's and no MCP beyond what `demo` and
-//! `bench` need to play a client.
+//! This is the composition root. It reads the environment and the command line. Then it runs the
+//! adapter (`peerctl mcp`) or the broker (`peerctl daemon run`), or asks the broker as the person.
+//! It does not know the broker's rules. Of MCP it knows what `demo` and `bench` need to play a
+//! client.
 //!
-//! Every command is one file in `commands`, with its options, its help and what it does.
+//! Every command is one file in `commands`, with its options, its help and its work.
 
 mod agents;
 mod args;
@@ -31,14 +31,14 @@ use crate::error::{Failure, USAGE};
 use crate::json::{Error, Failed};
 use crate::output::Output;
 
-/// Runs the program with the process's own arguments and environment.
+/// Runs the program with the arguments and the environment of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     peer_broker::wait_for_children();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // A client takes some exit codes of its hooks for a veto: not even a wrong call may have
-        // one.
+        // A client takes some exit codes of its hooks for a veto. So even a wrong call exits with
+        // 0.
         Err(error) if is_hook(std::env::args_os().skip(1)) => {
             commands::hook::ignore_input();
             let _ = error.print();
@@ -56,10 +56,9 @@ pub fn main() -> ExitCode {
             commands::hook::run(&args);
             return ExitCode::SUCCESS;
         }
-        // The adapter answers its client also where no broker can be reached: it tells the model
-        // why.
+        // The adapter answers its client even if no broker can be reached: it tells the model why.
         Command::Alone(Alone::Mcp(_)) => return peer_mcp::main(endpoint()),
-        // It also says why there is no endpoint.
+        // The doctor also reports why there is no endpoint.
         Command::Alone(Alone::Doctor(_)) => commands::doctor::run(&output, endpoint()),
         Command::Alone(Alone::Completions(args)) => commands::completions::run(&args),
         Command::Alone(Alone::Schema(args)) => commands::schema::run(&args, &output),
@@ -67,18 +66,18 @@ pub fn main() -> ExitCode {
     ended(done, &output)
 }
 
-/// Whether the first word that is no option is `hook`.
+/// Whether the first argument that is not an option is `hook`.
 fn is_hook(mut arguments: impl Iterator<Item = OsString>) -> bool {
     arguments
         .find(|argument| !argument.as_encoded_bytes().starts_with(b"-"))
         .is_some_and(|command| command == "hook")
 }
 
-/// What the process exits with.
+/// The exit code of the process.
 fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever closed the pipe has seen enough.
+        // A closed pipe means that the reader needs no more output.
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
@@ -87,11 +86,11 @@ fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     }
 }
 
-/// How much a command's name must be like what was typed to be offered, from 0 to 1: a slip of the
-/// fingers is above it, another word below.
+/// Least similarity, from 0 to 1, of a command's name to the typed word to be suggested. A typing
+/// error is above it, another word below.
 const TIP_SIMILARITY_MIN: f64 = 0.6;
 
-/// Takes out suggestions that are nothing like what was typed: they send people the wrong way.
+/// Removes suggestions that are not similar to the typed word, because they mislead.
 fn without_far_fetched_tips(mut error: clap::Error) -> clap::Error {
     let typed = match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(typed)) => typed.clone(),
@@ -109,9 +108,9 @@ fn without_far_fetched_tips(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// What clap has to say: help and version are data, everything else is a usage error.
+/// Prints an answer of clap: help and version are data, everything else is a usage error.
 fn explain(error: clap::Error) -> ExitCode {
-    // Where even this cannot be printed there is nobody to tell.
+    // If this cannot be printed either, there is no way to report it.
     let _ = error.print();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ExitCode::SUCCESS;
@@ -122,8 +121,7 @@ fn explain(error: clap::Error) -> ExitCode {
         .any(|argument| argument == "--json");
     if wants_json {
         let text = error.render().to_string();
-        // What is wrong stands before the first empty line, sometimes as a list; usage and hints
-        // follow it.
+        // The error is before the first empty line, sometimes as a list. Usage and hints follow it.
         let wrong: Vec<_> =
             text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         let wrong = wrong.join(" ");
@@ -172,7 +170,7 @@ mod tests {
         }
     }
 
-    /// `docs/cli.md` is what the commands say of themselves. `PEERD_WRITE_CLI=1` writes it.
+    /// `docs/cli.md` has the help of every command. `PEERD_WRITE_CLI=1` writes it.
     #[test]
     fn the_reference_says_what_the_commands_say() {
         let mut page = String::from(
@@ -209,7 +207,7 @@ mod tests {
         }
     }
 
-    /// The words of a first command in a line, up to a pipe or to what explains it.
+    /// The words of the first command in a line, up to a pipe or an explanation.
     fn words(line: &str) -> Vec<String> {
         let line = line.trim();
         let end = ["   ", " | ", " && ", " > "]

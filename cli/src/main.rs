@@ -1,4 +1,4 @@
-//! The one executable of peerd. Everything is in the library, so that tests can build the same
+//! The one executable of peerd. All code is in the library, so that tests can build the same
 //! program.
 
 use std::process::ExitCode;

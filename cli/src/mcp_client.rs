@@ -1,7 +1,7 @@
-//! A small MCP client over pipes: what `demo` and `bench` play the clients' part with.
+//! A small MCP client over pipes, with which `demo` and `bench` play the clients' part.
 //!
-//! It knows JSON-RPC in lines and the few methods that it needs. It is written against the
-//! protocol, not against the adapter's code, so that what works here works for a client.
+//! Knows JSON-RPC in lines, and the few methods that it needs. Does not know the adapter's code: it
+//! is written from the protocol, so that a success here means a success for a client.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,38 +12,38 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::error::Failure;
 
-/// How long anything may take that should take milliseconds.
+/// Milliseconds after which a step has failed that should take a few.
 const PATIENCE_MS: u64 = 15_000;
 
-/// How much of an adapter's standard error is repeated when it died.
+/// Most bytes of a dead adapter's standard error that are reported.
 const STDERR_BYTES_MAX: u64 = 4_096;
 
-/// One adapter process and this end of its pipes.
+/// An adapter process, with our ends of its pipes.
 pub(crate) struct McpClient {
-    /// What it is called in messages to people.
+    /// The adapter's name in messages for a person.
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
     next_id: u64,
-    /// Notifications that came while an answer was waited for, with the time of their arrival.
+    /// Notifications that came before an awaited answer, with the time of each.
     notifications: Vec<(Instant, Value)>,
-    /// What goes into `_meta` of each tool call.
+    /// The `_meta` of each tool call.
     meta: Option<Value>,
 }
 
-/// How a client introduces itself.
+/// The data with which a client introduces itself.
 pub(crate) struct Introduction<'a> {
     /// The name that its session asks for.
     pub(crate) name: &'a str,
     /// `clientInfo.name`.
     pub(crate) client: &'a str,
-    /// `_meta.threadId` of its tool calls, where the client sends one.
+    /// `_meta.threadId` of its tool calls, if the client sends one.
     pub(crate) thread_id: Option<&'a str>,
 }
 
 impl McpClient {
-    /// Runs an adapter and initializes it; returns what it answered.
+    /// Runs an adapter and initializes it. Returns its answer.
     pub(crate) async fn start(
         mut command: Command,
         who: &Introduction<'_>,
@@ -82,7 +82,7 @@ impl McpClient {
         self.child.id()
     }
 
-    /// Asks and waits for the result.
+    /// Sends a request and waits for its result.
     pub(crate) async fn request(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
         let id = self.next_id;
         self.next_id += 1;
@@ -104,7 +104,7 @@ impl McpClient {
         }
     }
 
-    /// Calls a tool; returns its text.
+    /// Calls a tool and returns its text.
     pub(crate) async fn call(&mut self, tool: &str, arguments: Value) -> Result<String, Failure> {
         let mut params = json!({ "name": tool, "arguments": arguments });
         if let Some(meta) = &self.meta {
@@ -120,7 +120,7 @@ impl McpClient {
         Ok(text)
     }
 
-    /// Waits for a channel notification about this message; returns it with the time of its
+    /// Waits for a channel notification about this message. Returns it with the time of its
     /// arrival.
     pub(crate) async fn channel(&mut self, message_id: &str) -> Result<(Instant, Value), Failure> {
         let about = |message: &Value| {
@@ -145,8 +145,8 @@ impl McpClient {
         }
     }
 
-    /// Waits for the next channel notification, whatever it is about; the time of its arrival and
-    /// the message's id.
+    /// Waits for the next channel notification. Returns the time of its arrival and the message's
+    /// id.
     pub(crate) async fn next_channel(&mut self) -> Result<(Instant, String), Failure> {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(PATIENCE_MS);
         loop {
@@ -164,7 +164,8 @@ impl McpClient {
         }
     }
 
-    /// Closes its standard input, as a client does that ends, and waits for its end.
+    /// Closes the adapter's standard input, as an ending client does, and waits for the adapter's
+    /// end.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         drop(self.stdin.take());
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), self.child.wait()).await {
@@ -198,11 +199,11 @@ impl McpClient {
         }
     }
 
-    /// The adapter is gone: what it said last.
+    /// The failure of an adapter that ended, with its last output.
     async fn died(&mut self) -> Failure {
         let mut words = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
-            // What cannot be read is not repeated.
+            // Output that cannot be read is left out.
             let _ = stderr.take(STDERR_BYTES_MAX).read_to_end(&mut words).await;
         }
         let words = String::from_utf8_lossy(&words);

@@ -1,5 +1,8 @@
-//! The connection of whoever runs `peerctl`: as the person, or, from within an agent's process
-//! tree, as that agent's shell. Which of the two it is the broker decides.
+//! The connection of `peerctl` to the broker.
+//!
+//! Knows the requests that the commands share, and their pages. Does not know the caller's rights.
+//! The broker decides whether the caller is the person or, within an agent's process tree, that
+//! agent's shell.
 
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use tokio::time::Instant;
 use crate::error::Failure;
 use crate::output::Output;
 
-/// How long a search may take in all, in milliseconds.
+/// Milliseconds that a search may take in all.
 const SEARCH_PATIENCE_MS: u64 = 5_000;
 
 /// A greeted connection with the operator's role.
@@ -27,15 +30,16 @@ pub(crate) struct Operator {
     pub(crate) welcome: Welcome,
 }
 
-/// The pauses between attempts to reach a broker that went away, in milliseconds, doubling.
+/// The pauses between attempts to reach a broker that ended, in milliseconds; each is twice the one
+/// before.
 const RECONNECT_PAUSE_MS_MIN: u64 = 100;
 const RECONNECT_PAUSE_MS_MAX: u64 = 5_000;
 
-/// Waits until a broker runs again, and connects. It starts none: whoever stopped the broker may
-/// have meant it.
+/// Waits until a broker is running again, and connects. It starts none, because a person may have
+/// stopped the broker on purpose.
 ///
 /// # Errors
-/// What no waiting mends: a directory that may not be entered, another protocol version.
+/// An obstacle that no wait removes: a directory without permission, or another protocol version.
 pub(crate) async fn reconnect(output: &Output, endpoint: &Endpoint) -> Result<Operator, Failure> {
     output.remark("lost the connection to the broker; waiting until one runs (Ctrl-C ends this)");
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
@@ -55,21 +59,21 @@ pub(crate) async fn reconnect(output: &Output, endpoint: &Endpoint) -> Result<Op
 }
 
 impl Operator {
-    /// Connects; starts the broker where the endpoint allows it.
+    /// Connects, and starts the broker if the endpoint allows it.
     pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Self, Failure> {
         let (connection, pushes, welcome) =
             Connection::open(endpoint, Role::Operator, seat_from_env()).await?;
         Ok(Self { connection, pushes, welcome })
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its reply.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Failure> {
         Ok(self.connection.request(request).await?)
     }
 
-    /// One page of a search: the hits, how many there are in all, and how many things were not
-    /// looked at. Where the index is behind or the search was given up, it is asked for again, as
-    /// long as a person may wait.
+    /// One page of a search: the hits, their total number, and the number of changes that are not
+    /// indexed. While the index is behind, or the search was given up, this asks again for as long
+    /// as a person may wait.
     pub(crate) async fn search(
         &self,
         query: &SearchQuery,
@@ -77,7 +81,7 @@ impl Operator {
         let deadline = Instant::now() + Duration::from_millis(SEARCH_PATIENCE_MS);
         loop {
             match self.connection.request(Request::Search(query.clone())).await {
-                // The broker has waited before it says so.
+                // The broker itself waited before this reply.
                 Ok(Reply::Hits { behind, .. }) if behind > 0 && Instant::now() < deadline => {}
                 Ok(Reply::Hits { hits, total, behind }) => return Ok((hits, total, behind)),
                 Ok(_) => return Err(unexpected()),
@@ -93,7 +97,7 @@ impl Operator {
         }
     }
 
-    /// Asks for something that is answered with a bare "done".
+    /// Sends a request whose reply is a bare "done".
     pub(crate) async fn ask_done(&self, request: Request) -> Result<(), Failure> {
         match self.ask(request).await? {
             Reply::Done => Ok(()),
@@ -106,7 +110,6 @@ impl Operator {
         self.connection.closed().await;
     }
 
-    /// Sends one message.
     pub(crate) async fn send(&self, send: Send) -> Result<Sent, Failure> {
         match self.ask(Request::Send(send)).await? {
             Reply::Sent(sent) => Ok(sent),
@@ -114,7 +117,7 @@ impl Operator {
         }
     }
 
-    /// One message, whole.
+    /// Reads one whole message.
     pub(crate) async fn read(&self, message: MessageId) -> Result<Message, Failure> {
         match self.ask(Request::Read(message)).await? {
             Reply::Text(message) => Ok(*message),
@@ -122,7 +125,7 @@ impl Operator {
         }
     }
 
-    /// One message with its deliveries.
+    /// Reads one message with its deliveries.
     pub(crate) async fn show(&self, message: MessageId) -> Result<Shown, Failure> {
         match self.ask(Request::Show(message)).await? {
             Reply::Shown(shown) => Ok(*shown),
@@ -130,7 +133,7 @@ impl Operator {
         }
     }
 
-    /// All peers that the query is about, over all pages.
+    /// All peers that match the query, over all pages.
     pub(crate) async fn peers(&self, mut query: PeersQuery) -> Result<Vec<PeerInfo>, Failure> {
         let mut all = Vec::new();
         loop {
@@ -146,7 +149,7 @@ impl Operator {
         }
     }
 
-    /// The peer that goes by this name, alias or id.
+    /// The peer with this name, alias or id.
     pub(crate) async fn peer(&self, given: &str) -> Result<PeerInfo, Failure> {
         let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
         match find(&peers, given) {
@@ -155,7 +158,7 @@ impl Operator {
         }
     }
 
-    /// What waits for a peer (`*`: for everyone; absent: for the person), over all pages.
+    /// The waiting mail of a peer (`*`: of all peers; `None`: of the person), over all pages.
     pub(crate) async fn inbox(
         &self,
         peer: Option<String>,
@@ -176,13 +179,13 @@ impl Operator {
         }
     }
 
-    /// Whether the broker takes the caller for the person.
+    /// Whether the caller has the person's rights.
     pub(crate) fn is_person(&self) -> bool {
         self.welcome.authority == Authority::Person
     }
 
-    /// Settles messages to the person that were printed in full. An agent's shell is not the
-    /// person: for it nothing is settled.
+    /// Settles messages to the person that were printed in full. For an agent's shell, nothing is
+    /// settled.
     pub(crate) async fn printed(&self, messages: Vec<MessageId>) -> Result<(), Failure> {
         if messages.is_empty() || !self.is_person() {
             return Ok(());
@@ -196,7 +199,7 @@ impl Operator {
     }
 }
 
-/// The place of the peer that goes by this name, id or, where nobody does, earlier name.
+/// The index of the peer with this name or id. An earlier name counts only if no peer has it now.
 pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
     let given = called_peer(given);
     let by_name =
@@ -206,18 +209,19 @@ pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
     peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias))
 }
 
-/// The person's name as a peer, where `given` means the person; listings of peers do not have it.
+/// The person's name as a peer, if `given` means the person. Listings of peers do not have the
+/// person.
 pub(crate) fn person(given: &str) -> Option<&'static str> {
     let given = called_peer(given);
     ["me", "human", "user"].iter().any(|name| given.eq_ignore_ascii_case(name)).then_some("human")
 }
 
-/// A message id, as somebody typed it.
+/// Parses a message id.
 pub(crate) fn message_id(given: &str) -> Result<MessageId, Failure> {
     given.parse().map_err(|_| Failure::no_such_message(given))
 }
 
-/// Nobody goes by that name.
+/// The failure for an unknown name.
 pub(crate) fn no_such_peer(given: &str) -> Failure {
     let given = peer_proto::text::single_line(given);
     let message = format!("no peer is called {given:?}");
@@ -225,12 +229,12 @@ pub(crate) fn no_such_peer(given: &str) -> Failure {
         .hint("`peerctl peers --all` lists all known peers")
 }
 
-/// The broker answered with another kind of reply than the request has.
+/// The failure for a reply of the wrong kind.
 pub(crate) fn unexpected() -> Failure {
     RequestError::Unexpected.into()
 }
 
-/// The session in whose shell this program runs, as far as the clients name it in the environment.
+/// The session of this shell, if the client names it in the environment.
 fn seat_from_env() -> Option<Seat> {
     [("CLAUDE_CODE_SESSION_ID", SeatKind::Claude), ("CODEX_THREAD_ID", SeatKind::Codex)]
         .into_iter()

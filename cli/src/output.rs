@@ -1,8 +1,8 @@
-//! What people and scripts read: lines, tables, JSON, times, colours.
+//! The output for people and scripts: lines, tables, JSON, times, colours.
 //!
-//! Everything that goes to standard output goes through [`Output`], so that a closed pipe is
-//! noticed in one place, and everything that a peer wrote goes through [`peer_proto::text`] before
-//! a terminal sees it. JSON carries it as it is.
+//! Knows the terminal and the pipe. Does not know what is printed. The invariants: all standard
+//! output goes through [`Output`], so that a closed pipe is noticed in one place. A peer's text
+//! goes through [`peer_proto::text`] before a terminal gets it. JSON has it unchanged.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,34 +21,34 @@ use crate::json::{Error, Failed};
 /// The last millisecond that RFC 3339 can write: the end of the year 9999.
 const RFC3339_MS_MAX: u64 = 253_402_300_799_999;
 
-/// How much of a peer's own words a table shows.
+/// Most characters of a peer's text in a cell of a table.
 const CELL_CHARS_MAX: usize = 60;
 
-/// Where a command's data and remarks go.
+/// The targets of a command's data and remarks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
-    /// Data as JSON instead of text.
+    /// Whether data is printed as JSON instead of text.
     pub(crate) json: bool,
-    /// Text to standard output may carry colours.
+    /// Whether text on standard output may have colours.
     colour: bool,
 }
 
-/// A colour or weight, by meaning.
+/// A colour or weight, by its meaning.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tone {
     /// Headings and names.
     Strong,
     /// Secondary things.
     Faint,
-    /// As it should be.
+    /// A good state.
     Good,
-    /// Needs a look.
+    /// A state that needs attention.
     Bad,
 }
 
 impl Output {
-    /// Colours on a terminal, unless `NO_COLOR` is set; always where `CLICOLOR_FORCE` is set to
-    /// anything but 0.
+    /// Colours are on at a terminal unless `NO_COLOR` is set, and always if `CLICOLOR_FORCE` is set
+    /// to anything but 0.
     pub(crate) fn from_env(json: bool) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
@@ -58,17 +58,17 @@ impl Output {
         Self { json, colour: colour && !json }
     }
 
-    /// One line of data.
+    /// Prints one line of data.
     pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
         write_line(text).map_err(Failure::output)
     }
 
-    /// A JSON value: over several lines where it is all that a command prints.
+    /// Prints a JSON value over several lines, as the only output of a command.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         self.line(&serde_json::to_string_pretty(value).map_err(Failure::unwritable)?)
     }
 
-    /// A JSON array of all rows.
+    /// Prints a JSON array of all rows.
     pub(crate) fn json_rows<T: Serialize>(
         &self,
         rows: impl IntoIterator<Item = T>,
@@ -76,20 +76,19 @@ impl Output {
         self.json(&rows.into_iter().collect::<Vec<T>>())
     }
 
-    /// A JSON value in one line, for streams.
+    /// Prints a JSON value in one line, for streams.
     pub(crate) fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
         self.line(&serde_json::to_string(value).map_err(Failure::unwritable)?)
     }
 
-    /// A remark for whoever watches; never data.
+    /// Prints a remark for a person on standard error; it is never data.
     pub(crate) fn remark(&self, text: &str) {
-        // Nobody can be told that standard error is closed.
+        // A closed standard error cannot be reported.
         let _ = write_whole(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
     }
 
-    /// An error, for people on standard error and with `--json` for programs on standard output, in
-    /// one object with what there is to say besides; in one line, because it may be the last one of
-    /// a stream.
+    /// Prints a failure: as text on standard error, and with `--json` also as one object on
+    /// standard output. The object is one line, because it may be the last line of a stream.
     pub(crate) fn failure(&self, failure: &Failure) {
         let Failure { message, hint, data, .. } = failure;
         if self.json {
@@ -101,7 +100,7 @@ impl Output {
         self.remark(&format!("peerctl: {}", single_line(&text)));
     }
 
-    /// The text in a tone, where colours are on.
+    /// The text in a tone, if colours are on.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         if !self.colour || text.is_empty() {
             return text.to_owned();
@@ -115,7 +114,7 @@ impl Output {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    /// A table with a heading; a remark in its place where it has no rows.
+    /// Prints a table with a heading; without rows, a remark instead.
     pub(crate) fn table(
         &self,
         heading: &[&str],
@@ -133,7 +132,7 @@ impl Output {
         Ok(())
     }
 
-    /// Names and values, the values aligned.
+    /// Prints names and aligned values.
     pub(crate) fn facts(&self, facts: &[(&str, String)]) -> Result<(), Failure> {
         let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
         for (name, value) in facts {
@@ -145,8 +144,8 @@ impl Output {
         Ok(())
     }
 
-    /// A peer's text, each line quoted, so that it cannot pass for anything else; then a word of
-    /// what was left out of it.
+    /// Prints a peer's text with a mark before each line, so that it cannot pass for other output.
+    /// Then reports the characters that were left out.
     pub(crate) fn quoted(&self, text: &str) -> Result<(), Failure> {
         let body = Body::new(text);
         for line in body.lines() {
@@ -159,13 +158,13 @@ impl Output {
     }
 }
 
-/// One line to standard output, whole; see [`write_whole`].
+/// Writes one whole line to standard output; see [`write_whole`].
 pub(crate) fn write_line(text: &str) -> io::Result<()> {
     write_whole(&mut io::stdout().lock(), format!("{text}\n").as_bytes())
 }
 
-/// Writes all bytes and flushes. Whoever gave us the pipe may have made it non-blocking: then this
-/// waits until the reader has made room, as it would at any other pipe.
+/// Writes all bytes and flushes. A pipe may be non-blocking, because another process made it so.
+/// Then this waits until the pipe has room, as at a blocking pipe.
 pub(crate) fn write_whole(output: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     loop {
         let written = if bytes.is_empty() {
@@ -187,8 +186,7 @@ pub(crate) fn write_whole(output: &mut (impl Write + AsFd), mut bytes: &[u8]) ->
     }
 }
 
-/// Waits until the file can be read or written as asked, or has ended or failed; `false` where
-/// `end` came before.
+/// Waits until the file is ready as wanted, has ended, or has failed. `false`: `end` came before.
 pub(crate) fn is_ready(file: BorrowedFd<'_>, wanted: PollFlags, end: Instant) -> bool {
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -196,14 +194,14 @@ pub(crate) fn is_ready(file: BorrowedFd<'_>, wanted: PollFlags, end: Instant) ->
         match poll(&mut [PollFd::new(file, wanted)], timeout) {
             Ok(ready) => return ready > 0,
             Err(Errno::EINTR) => {}
-            // Nothing is known: the read or write says more.
+            // The state is unknown: the read or write itself reports the error.
             Err(_) => return true,
         }
     }
 }
 
-/// Columns two spaces apart, the last one ragged. Widths are those of a terminal: a Chinese
-/// character takes two columns, and a combining one none.
+/// Aligns columns two spaces apart, except at the end of a line. Widths are those of a terminal: a
+/// Chinese character takes two columns, and a combining character none.
 fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.width()).collect();
     for row in rows {
@@ -225,12 +223,12 @@ fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
-/// A peer's own words in a table: one line, not too long.
+/// A peer's text for a table: one line of bounded length.
 pub(crate) fn cell(text: &str) -> String {
     beginning(&single_line(text), CELL_CHARS_MAX)
 }
 
-/// A text, cut to `chars_max` characters.
+/// The text, cut to `chars_max` characters.
 pub(crate) fn beginning(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
@@ -244,19 +242,18 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// The time of day, UTC, with milliseconds.
+/// The time of day in UTC, with milliseconds.
 pub(crate) fn clock(at: Timestamp) -> String {
-    // "2026-11-20T21:04:18.123Z": what stands between T and Z.
+    // In "2026-11-20T21:04:18.123Z", the part between T and Z.
     rfc3339(at).get(11..23).unwrap_or_default().to_owned()
 }
 
-/// This moment.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A span in the unit that says most: `0.4 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
+/// A duration in the unit that fits best: `400 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
 pub(crate) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -267,12 +264,12 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// How long ago.
+/// The time since then, as a duration.
 pub(crate) fn age(at: Timestamp) -> String {
     span(now().ms_since(at))
 }
 
-/// Bytes in the unit that says most.
+/// Bytes in the unit that fits best.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),

@@ -1,4 +1,6 @@
-//! What stands on the command line, as the broker takes it: spans, moments, names, texts.
+//! Parses arguments of the command line into the protocol's values: durations, times, names, texts.
+//!
+//! Does not know whether a name exists: the broker does.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -13,18 +15,18 @@ use crate::error::Failure;
 use crate::operator::person;
 use crate::output::now;
 
-/// A span of time, such as `90s` or `5m`.
+/// A duration, such as `90s` or `5m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; use a span such as 90s, 5m or 2h"))
 }
 
-/// A span as the protocol has it. One that is too long for it is as long as can be.
+/// A duration in the protocol's unit; the largest value if it is too long.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A time, or how long ago.
+/// A time, or the time of an age such as `2h` ago.
 pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(Timestamp(now().0.saturating_sub(millis(ago))));
@@ -36,17 +38,18 @@ pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp(millis(since)))
 }
 
-/// The name that the broker knows a peer by, also for the person.
+/// The name by which the broker knows a peer, also for the person.
 pub(crate) fn peer(given: String) -> String {
     person(&given).map_or(given, str::to_owned)
 }
 
-/// A channel's name; one without its sign is a channel's.
+/// The name of a channel or group; without a sign it means a channel.
 pub(crate) fn channel(name: String) -> String {
     if name.starts_with(['#', '@']) { name } else { format!("#{name}") }
 }
 
-/// Names out of "a,b"; empty ones are a slip that would silently reach fewer than meant.
+/// The names in "a,b". An empty name is refused, because the message would reach fewer recipients
+/// than meant.
 pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
     let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
@@ -56,7 +59,7 @@ pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// The text from the command line, a file, or standard input, exactly as it is there.
+/// The text from the arguments, a file or standard input, unchanged.
 pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Failure> {
     let bytes = match file {
         Some(path) => {
@@ -82,14 +85,15 @@ pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Fa
     })
 }
 
-/// One byte more than a text may have is enough to know that it has too many.
+/// Reads at most one byte more than a text may have, which is enough to refuse it.
 fn bounded(source: impl Read) -> Result<Vec<u8>, std::io::Error> {
     let mut bytes = Vec::new();
     source.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// An idempotency key that nobody else of this user draws: this process, this nanosecond.
+/// An idempotency key that no other act of this user has: from the process id and the time in
+/// nanoseconds.
 pub(crate) fn fresh_key() -> String {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
     format!("peerctl-{}-{nanos}", std::process::id())

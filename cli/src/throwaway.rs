@@ -1,7 +1,9 @@
-//! A broker for one run of `demo` or `bench`: its own directory, its own home, gone afterwards.
+//! A broker for one run of `demo` or `bench`, with its own directory and home, which are removed
+//! afterwards.
 //!
-//! It touches nothing of the user's. The directory has a short path, because a socket's path is
-//! bounded.
+//! Knows how a broker is started and stopped. Does not know what runs against it. Invariants: it
+//! touches none of the user's files, and leaves nothing behind. The directory has a short path,
+//! because the length of a socket's path is limited.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +22,10 @@ use crate::commands::daemon::{detached_broker, last_words};
 use crate::error::Failure;
 use crate::operator::Operator;
 
-/// How long a broker may take to come up or to go, in milliseconds.
+/// Milliseconds that a broker may take to start or to stop.
 const PATIENCE_MS: u64 = 10_000;
 
-/// The longest path below the temporary directory that has to fit a socket's path.
+/// Bytes that the longest path below the temporary directory may add.
 const ROOM_BELOW: usize = 32;
 
 /// A running broker that belongs to this process alone.
@@ -34,17 +36,17 @@ pub(crate) struct Throwaway {
     pub(crate) operator: Operator,
     home: PathBuf,
     broker: Child,
-    // Dropped last: removes the directory.
+    // Dropped last, which removes the directory.
     _room: TempDir,
 }
 
 impl Throwaway {
-    /// Starts a broker of this executable with this `config.toml`.
+    /// Starts a broker with this executable and this `config.toml`.
     pub(crate) async fn start(executable: &Path, config: &str) -> Result<Self, Failure> {
         Self::start_prepared(executable, config, |_| Ok(())).await
     }
 
-    /// The same, after something was done to its directory.
+    /// Does the same, after `prepare` changed its directory.
     pub(crate) async fn start_prepared(
         executable: &Path,
         config: &str,
@@ -90,7 +92,7 @@ impl Throwaway {
         Ok(Self { endpoint, operator, home, broker, _room: room })
     }
 
-    /// A command of this executable that knows this broker and nothing else of the user's
+    /// A command of this executable that knows this broker, and nothing else of the user's
     /// environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.endpoint.executable);
@@ -102,7 +104,7 @@ impl Throwaway {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        // Ctrl-C is for this process alone: it ends its children in order.
+        // Ctrl-C reaches only this process, which then ends its children in order.
         command.process_group(0);
         command
             .current_dir(&self.home)
@@ -131,7 +133,7 @@ impl Throwaway {
                     Err(Failure::wrong(format!("the throw-away broker ended with {status}")))
                 }
             }
-            // Dropping kills it.
+            // Dropping the child kills it.
             Err(_) => Err(Failure::wrong(format!(
                 "the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"
             ))),
@@ -139,8 +141,8 @@ impl Throwaway {
     }
 }
 
-/// Ctrl-C, or whatever else wants this process to end: noticed from [`Interrupts::listen`] on, so
-/// that nothing is left behind by a signal that came early.
+/// The signals that end this process. They are noticed from [`Interrupts::listen`] on, so that an
+/// early signal leaves nothing behind.
 pub(crate) struct Interrupts {
     signals: [Signal; 3],
 }
@@ -157,7 +159,7 @@ impl Interrupts {
         Ok(Self { signals })
     }
 
-    /// Waits for the first.
+    /// Waits for the first signal.
     pub(crate) async fn first(&mut self) -> Failure {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
@@ -169,8 +171,8 @@ impl Interrupts {
     }
 }
 
-/// A directory under the temporary one; under `/tmp` where the configured one has too long a path
-/// for a socket.
+/// Makes a directory under the temporary one. If that path is too long for a socket, the directory
+/// is under `/tmp`.
 fn room() -> Result<TempDir, Failure> {
     let configured = std::env::temp_dir();
     let fits = configured.as_os_str().len() + ROOM_BELOW <= SOCKET_PATH_BYTES_MAX;

@@ -1,4 +1,7 @@
-//! `peerctl ask`: send a request and print the reply.
+//! `peerctl ask`: sends a request and waits for its first reply.
+//!
+//! Knows the events that bring a reply. Does not know how a message is delivered. Invariant: the
+//! question is stored once, also if the broker dies while the command waits.
 
 use std::time::Duration;
 
@@ -96,8 +99,8 @@ fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
     failure.hint(step).with(Asked { id: Id(id), thread: None, reply: None })
 }
 
-/// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that
-/// came meanwhile stands in its delivery.
+/// Asks and waits. If the broker dies meanwhile, it connects again and sends the question with the
+/// same idempotency key. A reply that came in between is named in the question's delivery.
 async fn answer(
     output: &Output,
     endpoint: &Endpoint,
@@ -113,7 +116,7 @@ async fn answer(
                 return Err(send::with_recipients(endpoint, &question.to, failure).await);
             }
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
-            // Nobody got the question.
+            // Every recipient refused the question.
             Ok((sent, None)) => return send::print(output, &sent),
         }
     }
@@ -126,7 +129,7 @@ async fn ask(
     wait: Duration,
     asked: &mut Option<MessageId>,
 ) -> Result<(Sent, Option<Message>), Failure> {
-    // Watched before sent: the reply cannot slip through between the two.
+    // Watches before it sends, so that no reply can come in between.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     let sent = operator.send(question).await?;
     if sent.deliveries.iter().all(|delivery| delivery.refusal.is_some()) {
@@ -169,7 +172,7 @@ async fn ask(
     }
 }
 
-/// Who was asked, and when each sees it.
+/// The recipients, with the time at which each one sees the question.
 fn whom(sent: &Sent) -> String {
     let taken = sent.deliveries.iter().filter(|delivery| delivery.refusal.is_none());
     let one = |delivery: &SentDelivery| {
@@ -189,7 +192,7 @@ fn wait_told(wait: Duration) -> String {
     humantime::format_duration(wait).to_string()
 }
 
-/// The reply to this question that an event brings.
+/// The reply to this question that an event announces.
 fn brought_reply(event: &Event, question: MessageId) -> Option<MessageId> {
     match event {
         Event::Delivery {
@@ -200,8 +203,8 @@ fn brought_reply(event: &Event, question: MessageId) -> Option<MessageId> {
     }
 }
 
-/// The reply, unless it is held for whoever asked: an agent's shell may not read it before the
-/// person has.
+/// Reads a reply. `None`: the reply is held for the asker. An agent's shell may not read it before
+/// the person has.
 async fn reply(
     output: &Output,
     operator: &Operator,

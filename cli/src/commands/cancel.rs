@@ -1,4 +1,6 @@
-//! `peerctl cancel`: withdraw a message.
+//! `peerctl cancel`: withdraws a message.
+//!
+//! Does not know which deliveries can still be withdrawn: the broker decides.
 
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request};

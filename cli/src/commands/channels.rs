@@ -1,4 +1,6 @@
-//! `peerctl channels`: names that stand for several sessions, and who is a member of what.
+//! `peerctl channels`: lists and changes channels and groups.
+//!
+//! Does not know who may see or change a channel: the broker decides.
 
 use clap::Subcommand;
 use peer_client::Endpoint;

@@ -1,4 +1,4 @@
-//! `peerctl completions`: a script for the shell.
+//! `peerctl completions`: prints a completion script for a shell.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! `peerctl daemon`: the broker in the foreground, or started, stopped and looked at.
+//! `peerctl daemon`: runs, starts, stops and checks the broker.
 //!
-//! `start` is what every program runs that needs a broker and finds none, twenty at a time if need
-//! be. One broker wins the lock; who loses waits for the winner, and takes over where the winner
-//! dies during its start.
+//! Every program that needs a broker and finds none runs `start`, many at the same time if need be.
+//! One broker gets the lock. A starter that loses waits for the winner, and starts a broker itself
+//! if the winner dies during its start. This file does not know the rules of the broker.
 
 mod start;
 mod stop;
@@ -234,7 +234,7 @@ fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
     }
 }
 
-/// How the broker is. Where none answers it says of a process that holds the lock all the same.
+/// Prints the broker's state. If no broker answers, it reports a process that still holds the lock.
 async fn say_status(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     match Operator::connect(endpoint).await {
         Ok(operator) => status::print(output, &status::ask(&operator).await?),
@@ -266,7 +266,7 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let database = &endpoint.location.database();
     let report =
         Store::verify(database).map_err(|error| Failure::of_broker(&error, error.hint()))?;
-    // An index of a damaged database says nothing.
+    // The index of a damaged database proves nothing.
     let index = match report.is_sound() {
         true => peer_broker::check_index(&endpoint.location).map_err(of_broker)?,
         false => None,

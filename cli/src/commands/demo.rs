@@ -1,7 +1,8 @@
-//! `peerctl demo`: the main job in one minute, with real processes.
+//! `peerctl demo`: shows the main job in one minute, with real processes.
 //!
-//! It fails when anything is missing: an adapter that dies, a message that does not show, a
-//! delivery without evidence.
+//! Knows both clients' part of MCP, and the commands that read the result. Invariant: it fails if
+//! anything is missing: an adapter that dies, a message that is not shown, or a delivery without
+//! evidence.
 
 use std::time::Instant;
 
@@ -29,8 +30,7 @@ Examples:
 The demo starts its own broker in a temporary directory. It touches none of
 your files, and leaves nothing behind.";
 
-/// Nothing here is about limits; the person may look at everything, also from within an agent's
-/// shell.
+/// Allows an agent's shell to act as the person: the demo is not about permissions.
 const CONFIG: &str = "[operator]\nallow_from_agents = true\n";
 
 const QUESTION: &str = "Which version of bcrypt does package.json ask for?";
@@ -70,7 +70,7 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
         told = tell(output, &room) => told,
         interrupted = interrupts.first() => Err(interrupted),
     };
-    // Whatever happened, the broker goes and the directory with it.
+    // The broker is stopped and its directory removed in every case.
     let stopped = room.stop().await;
     let mut story = told?;
     stopped?;
@@ -86,12 +86,12 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     ))
 }
 
-/// Microseconds are as fine as a person or a script can use.
+/// Rounded to microseconds.
 fn ms_between(begun: Instant, ended: Instant) -> f64 {
     (ended.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Plays the story and checks each step of it.
+/// Plays the story and checks each step.
 async fn tell(output: &Output, room: &Throwaway) -> Result<Story, Failure> {
     let mut timings = Timings::default();
     let (mut luna, mut orion) = sessions(output, room, &mut timings).await?;
@@ -103,7 +103,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Story, Failure> {
     Ok(story)
 }
 
-/// A line for people; nothing with `--json`.
+/// Prints a line, except with `--json`.
 fn say(output: &Output, text: &str) -> Result<(), Failure> {
     if output.json { Ok(()) } else { output.line(text) }
 }
@@ -112,7 +112,8 @@ fn name(output: &Output, name: &str) -> String {
     output.paint(Tone::Strong, name)
 }
 
-/// Two sessions, which are registered and see each other: luna of Claude Code, orion of Codex.
+/// Starts two sessions that are registered and see each other: luna with Claude Code, orion with
+/// Codex.
 async fn sessions(
     output: &Output,
     room: &Throwaway,
@@ -177,7 +178,7 @@ async fn sessions(
             name(output, "orion")
         ),
     )?;
-    // A tool's answer means that the session is registered.
+    // The answer of a tool means that the session is registered.
     orion
         .call("set_summary", json!({ "summary": "keeping the API's dependencies in order" }))
         .await?;
@@ -188,7 +189,7 @@ async fn sessions(
     Ok((luna, orion))
 }
 
-/// Luna asks, and orion finds the question in its next tool result. Returns the question's id.
+/// Lets luna ask. Orion finds the question in its next tool result. Returns the question's id.
 async fn ask(
     output: &Output,
     luna: &mut McpClient,
@@ -229,7 +230,7 @@ async fn ask(
     Ok(question)
 }
 
-/// Orion replies, and luna is notified through the channel. Returns the reply's id.
+/// Lets orion reply. Luna is notified through the channel. Returns the reply's id.
 async fn reply(
     output: &Output,
     luna: &mut McpClient,
@@ -270,7 +271,7 @@ async fn reply(
     Ok(answer)
 }
 
-/// What the broker stored of both messages, checked.
+/// Reads both messages back from the broker, and checks their deliveries.
 async fn read_back(
     output: &Output,
     room: &Throwaway,
@@ -319,7 +320,7 @@ fn output_quoted(output: &Output, text: &str) -> Result<(), Failure> {
     if output.json { Ok(()) } else { output.quoted(text) }
 }
 
-/// The block at the end of a tool's text, if it carries this message.
+/// The block at the end of a tool's text, if it has this message.
 fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
     let block = result.find("[PEER INBOX]").and_then(|place| result.get(place..));
     match block {
@@ -333,7 +334,7 @@ fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
     }
 }
 
-/// The message with its one delivery, if that is settled and its trace tells how.
+/// The message with its one delivery, if that is settled and its trace has the carrier.
 async fn proved(operator: &Operator, id: MessageId, carrier: Carrier) -> Result<Shown, Failure> {
     let shown = operator.show(id).await?;
     let [delivery] = shown.deliveries.as_slice() else {

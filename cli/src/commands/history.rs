@@ -1,4 +1,7 @@
-//! `peerctl history`: what was said.
+//! `peerctl history`: prints past messages, and refused sends.
+//!
+//! Knows the pages of the history. Does not know which messages the caller may see: the broker
+//! decides.
 
 use std::collections::BTreeMap;
 
@@ -181,7 +184,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     show(output, &operator, query).await
 }
 
-/// Prints what brakes and policies refused lately, oldest first as everything here.
+/// Prints the sends that limits and policies refused, oldest first.
 async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<(), Failure> {
     let Reply::Refusals(mut refusals) = operator.ask(Request::Refusals).await? else {
         return Err(unexpected());
@@ -223,7 +226,7 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
     Ok(())
 }
 
-/// Asks, and prints what was said.
+/// Reads the messages of a query and prints them.
 pub(crate) async fn show(
     output: &Output,
     operator: &Operator,
@@ -240,8 +243,8 @@ pub(crate) async fn show(
     print(output, &messages)
 }
 
-/// Tells a channel in which nothing was said from one that is not there, or that the caller may not
-/// know of.
+/// Fails if the channel does not exist, or if the caller may not see it. An empty history alone
+/// does not tell the two apart.
 pub(crate) async fn must_be_known(operator: &Operator, name: &str) -> Result<(), Failure> {
     let Reply::Channels(channels) = operator.ask(Request::Channel(ChannelRequest::List)).await?
     else {
@@ -255,7 +258,7 @@ pub(crate) async fn must_be_known(operator: &Operator, name: &str) -> Result<(),
         .hint("`peerctl channels` lists them"))
 }
 
-/// As many messages as the query's limit says, over as many pages as it takes; oldest first.
+/// Reads as many messages as the query's limit, over all pages. Returns the oldest first.
 pub(crate) async fn read(
     operator: &Operator,
     mut query: HistoryQuery,
@@ -289,7 +292,7 @@ pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> 
     }
     for shown in messages {
         let message = &shown.message;
-        // What the broker says about a channel goes to one of its members.
+        // A notice about a channel goes to one member only.
         let to: Vec<_> = match &message.channel {
             Some(channel) if message.kind != Kind::Notice => vec![cell(channel)],
             _ => message.to.iter().map(|name| cell(name)).collect(),
@@ -319,7 +322,7 @@ fn stages(shown: &Shown) -> String {
     names.join(", ")
 }
 
-/// Of several deliveries the one that still waits, or that went wrong, says most about the message.
+/// With several deliveries, the one that still waits or went wrong has the most important stage.
 fn least_settled(one: Stage, other: Stage) -> Stage {
     let rank = |stage: Stage| match stage {
         Stage::Dead => 0,

@@ -1,10 +1,13 @@
-//! `peerctl hook`: what the installed hooks call. It tells the session's adapter what happened,
-//! through the broker, and prints what the adapter wants the client's model to see.
+//! `peerctl hook`: called by the installed hooks. Passes the event to the session's adapter,
+//! through the broker, and prints the adapter's answer for the client's model.
 //!
-//! The invariant: it never fails its caller, and never keeps it waiting for long. Whatever goes
-//! wrong, it prints nothing and ends well; no broker is started for it. Whatever it is called for,
-//! it first reads its input: a client that writes to a hook that has ended fails with a broken
-//! pipe.
+//! Does not know what an event means. The invariants:
+//!
+//! - It never fails its caller, and never delays it for long. On any error, it prints nothing and
+//!   succeeds.
+//! - It starts no broker.
+//! - It always reads its input first. A client that writes to an ended hook fails with a broken
+//!   pipe.
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -18,16 +21,15 @@ use peer_proto::request::{Reply, Request, Role};
 
 use crate::output;
 
-/// How long the adapter's answer may take, in milliseconds: it takes a few, and clients wait for
-/// their hooks.
+/// Milliseconds that the adapter's answer may take. It usually takes a few, and the client waits.
 const PATIENCE_MS: u64 = 2_000;
 
-/// How long a client may take to write its JSON, in milliseconds. Together with [`PATIENCE_MS`] it
-/// is below the timeout that `setup` writes into the clients' configuration.
+/// Milliseconds that a client may take to write its JSON. With [`PATIENCE_MS`], this is below the
+/// timeout that `setup` writes into the clients' files.
 const INPUT_MS: u64 = 2_000;
 
-/// Longest input that is kept; what follows is read and dropped. A client passes whole tool
-/// results; what is wanted of them is small.
+/// Longest input that is kept, in bytes; the rest is read and dropped. A client may pass whole tool
+/// results, of which little is needed.
 const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const AFTER_HELP: &str = "\
@@ -69,17 +71,17 @@ pub(crate) fn run(args: &Args) {
     if let Ok(Some(output)) = output
         && !output.is_empty()
     {
-        // A client that closed the pipe wants nothing any more.
+        // A client that closed the pipe needs no output.
         let _ = output::write_line(&output);
     }
 }
 
-/// Reads what the client writes to a hook that does nothing, so that its write succeeds.
+/// Reads the input of a hook that does nothing, so that the client's write succeeds.
 pub(crate) fn ignore_input() {
     let _ = input();
 }
 
-/// What the client says of its hook.
+/// The event in the client's input.
 fn understood(args: &Args, input: Vec<u8>) -> Option<HookCall> {
     let mut hook = peer_mcp::hook_call_in(&args.client, args.event.as_deref(), input)?;
     hook.name = std::env::var("PEER_NAME")
@@ -89,8 +91,8 @@ fn understood(args: &Args, input: Vec<u8>) -> Option<HookCall> {
     Some(hook)
 }
 
-/// The client's JSON: up to the end of the input or of the first whole object, because some clients
-/// leave the pipe open; for [`INPUT_MS`] at most. A person at a terminal has none.
+/// Reads the client's JSON: up to the end of the input or of the first whole object, because some
+/// clients leave the pipe open. Waits at most [`INPUT_MS`]. A terminal gives no input.
 fn input() -> Vec<u8> {
     let mut input = io::stdin().lock();
     let mut text = Vec::new();
@@ -100,7 +102,7 @@ fn input() -> Vec<u8> {
     let end = Instant::now() + Duration::from_millis(INPUT_MS);
     let mut scan = JsonScan::default();
     let mut piece = vec![0; 64 * 1024];
-    // What follows a whole object is read where it is there already, and not waited for.
+    // After a whole object, this reads only what is there already.
     while output::is_ready(
         input.as_fd(),
         PollFlags::POLLIN,

@@ -1,4 +1,7 @@
-//! `peerctl inbox`: what waits, for whom, how long. Leases nothing.
+//! `peerctl inbox`: lists waiting mail.
+//!
+//! Does not know the rules of delivery. Invariant: it leases and settles nothing, except with
+//! `--ack`.
 
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
@@ -24,7 +27,7 @@ Examples:
 Listing mail settles nothing. Only --ack, `peerctl show` and a reply settle
 your own mail.";
 
-/// Most identifiers that go into one acknowledgement.
+/// Most messages in one acknowledgement.
 const ACK_CHUNK: usize = peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
 
 /// List waiting mail: for whom, and for how long

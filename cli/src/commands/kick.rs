@@ -1,4 +1,4 @@
-//! `peerctl kick`: end a peer's session.
+//! `peerctl kick`: ends a peer's session.
 
 use peer_client::Endpoint;
 use peer_proto::request::Request;

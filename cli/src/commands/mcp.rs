@@ -1,4 +1,4 @@
-//! `peerctl mcp`: hands over to the adapter.
+//! `peerctl mcp`: the options of the adapter. The adapter itself is the crate `peer-mcp`.
 
 const AFTER_HELP: &str = "\
 A configured client starts the server by itself:

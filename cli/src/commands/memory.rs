@@ -1,4 +1,7 @@
-//! `peerctl memory`: notes under keys that all sessions share.
+//! `peerctl memory`: reads and writes the notes that all sessions share.
+//!
+//! Knows the format of exported lines. Does not know which notes exist: the broker does. Invariant:
+//! an import with a malformed line writes nothing.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -34,7 +37,7 @@ Examples:
   peerctl memory export > notes.jsonl
   peerctl memory import notes.jsonl --dry-run";
 
-/// Malformed lines that an import names.
+/// Most malformed lines that an import reports.
 const LINES_NAMED_MAX: usize = 10;
 
 /// Read and write the notes that sessions share
@@ -209,7 +212,7 @@ async fn ask(endpoint: &Endpoint, request: NoteRequest) -> Result<NoteInfo, Fail
     }
 }
 
-/// All notes that the filter is about, without their values.
+/// All notes that match the filter, without their values.
 async fn heads(operator: &Operator, filter: Filter) -> Result<Vec<NoteInfo>, Failure> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -306,7 +309,7 @@ async fn export(output: &Output, endpoint: &Endpoint, filter: Filter) -> Result<
         match operator.ask(Request::Note(NoteRequest::Get(head.key))).await {
             Ok(Reply::Note(note)) => output.json_line(&NoteRow::from(&note))?,
             Ok(_) => return Err(unexpected()),
-            // It was forgotten meanwhile.
+            // The note was deleted meanwhile.
             Err(failure) if failure.is_refused(ErrorCode::UnknownNote) => {}
             Err(failure) => return Err(failure),
         }
@@ -371,8 +374,8 @@ fn read_lines(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The note of one line; none where its time is over. Whatever else stands in a line says when it
-/// was exported, and is left alone.
+/// The note of one line; `None` if its time is over. The other fields of an exported line are
+/// ignored.
 fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);

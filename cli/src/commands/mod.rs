@@ -1,4 +1,7 @@
-//! One file per command, and the one place that runs them.
+//! One file per command, and the one function that runs them.
+//!
+//! Does not know what a command does. `hook`, `mcp`, `doctor`, `completions` and `schema` need no
+//! endpoint, so `lib.rs` runs them.
 
 pub(crate) mod ask;
 pub(crate) mod bench;
@@ -43,7 +46,6 @@ use crate::args::At;
 use crate::error::Failure;
 use crate::output::Output;
 
-/// Runs one command to its end.
 pub(crate) fn run(command: At, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     match command {
         At::Daemon(args) => daemon::run(args, output, endpoint),
@@ -86,7 +88,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
         Failure::wrong(format!("starting the runtime failed: {error}")).hint(step)
     })?;
     let done = runtime.block_on(future);
-    // A blocking read of standard input or of a lock may still be under way; nobody waits for it.
+    // A blocking read of standard input or of a lock may still be running; nothing waits for it.
     runtime.shutdown_background();
     done
 }

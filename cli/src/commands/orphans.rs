@@ -1,4 +1,6 @@
-//! `peerctl orphans`: dead letters and expired mail.
+//! `peerctl orphans`: lists dead letters and expired mail, and decides on them.
+//!
+//! Does not know why a delivery became a dead letter: the broker reports the cause.
 
 use clap::Subcommand;
 use peer_client::Endpoint;
@@ -114,7 +116,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     print_settled(output, &deliveries)
 }
 
-/// What became of the deliveries that a command changed.
+/// Prints the deliveries that a command changed, with their new stages.
 pub(crate) fn print_settled(
     output: &Output,
     deliveries: &[(String, Stage)],

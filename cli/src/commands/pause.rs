@@ -1,4 +1,6 @@
-//! `peerctl pause` and `peerctl resume`: whether agents may send.
+//! `peerctl pause` and `peerctl resume`: decide whether agents may send.
+//!
+//! Does not know which sends a pause refuses: the broker decides.
 
 use peer_client::Endpoint;
 use peer_proto::brake::UsedUpThread;
@@ -12,7 +14,7 @@ use crate::json::Time;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, cell};
 
-/// How the threads begin that have no name of their own.
+/// The prefix of the threads without a chosen name.
 const THREAD_PREFIX: &str = "t-";
 
 const AFTER_PAUSE: &str = "\
@@ -128,7 +130,7 @@ async fn run(
     } else if what.eq_ignore_ascii_case("all") {
         operator.ask(request(Pausing::All)).await
     } else {
-        // A session may have a name that looks like a thread's: then it is meant.
+        // A session may have a name that looks like a thread's. Then the session is meant.
         match operator.ask(request(Pausing::Peer(what.clone()))).await {
             Err(failure)
                 if failure.is_refused(ErrorCode::UnknownPeer)
@@ -146,7 +148,7 @@ async fn run(
     output.line(&format!("paused: {}", told(&paused)))
 }
 
-/// What is paused, and which threads agents used up, in words.
+/// The pauses and the threads whose turns are used up, in words.
 pub(crate) fn told_with(paused: &[Pausing], used_up: &[UsedUpThread]) -> String {
     let used_up = used_up.iter().map(|thread| {
         let speakers: Vec<_> = thread.speakers.iter().map(|name| cell(name)).collect();
@@ -165,7 +167,7 @@ pub(crate) fn told_with(paused: &[Pausing], used_up: &[UsedUpThread]) -> String 
     }
 }
 
-/// What is paused, in words.
+/// The pauses, in words.
 pub(crate) fn told(paused: &[Pausing]) -> String {
     let word = |paused: &Pausing| match paused {
         Pausing::All => "all agents".to_owned(),

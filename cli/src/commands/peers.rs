@@ -1,4 +1,6 @@
-//! `peerctl peers`: who is here.
+//! `peerctl peers`: lists the peers.
+//!
+//! Knows the columns of the table. Does not know when a peer counts as online: the broker decides.
 
 use std::collections::BTreeSet;
 
@@ -25,8 +27,8 @@ Examples:
   peerctl peers --state idle --client codex
   peerctl peers -w               print again at every change";
 
-/// How much of what a peer does and of where it is the table shows: with both, and names of usual
-/// length, a line fits 80 columns.
+/// Most characters in the columns for a peer's work and directory. With both, and with names of
+/// usual length, a line fits 80 columns.
 const DOING_CHARS_MAX: usize = 24;
 const WHERE_CHARS_MAX: usize = 20;
 
@@ -165,9 +167,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     }
 }
 
-/// Prints again whenever something changes. Ends with the connection alone.
+/// Prints the list again at each change. Ends only with the connection.
 async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<(), Failure> {
-    // Watched before listed: what changes in between is seen twice rather than never.
+    // Watches before it lists: a change in between is seen twice, not never.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     loop {
         let peers = list(operator, args).await?;
@@ -243,7 +245,7 @@ async fn print(
     Ok(())
 }
 
-/// Why the list is empty: nobody is here, or nobody of those who are is what was asked for.
+/// Why the list is empty: no peer is there, or none matches.
 async fn nobody(args: &Args, operator: &Operator) -> Result<String, Failure> {
     let here = operator.peers(PeersQuery::default()).await?;
     let online: Vec<&PeerInfo> = here.iter().filter(|peer| peer.online).collect();
@@ -278,7 +280,7 @@ async fn nobody(args: &Args, operator: &Operator) -> Result<String, Failure> {
     })
 }
 
-/// Its own word for what it does, or else what its client was seen to do.
+/// The state that the peer set, or else the state of its client.
 fn present_state(peer: &PeerInfo) -> String {
     match (peer.state.as_str(), peer.activity) {
         ("", Some(activity)) => activity.as_str().to_owned(),
@@ -286,7 +288,7 @@ fn present_state(peer: &PeerInfo) -> String {
     }
 }
 
-/// One line of a table that fits a narrow terminal; [`print_one`] has all of it.
+/// One line that fits a narrow terminal; [`print_one`] prints all.
 fn row(peer: &PeerInfo) -> Vec<String> {
     vec![
         match peer.policy {
@@ -334,7 +336,7 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
         "reached by",
         if reached.is_empty() { "nothing in this session".to_owned() } else { reached.join(", ") },
     ));
-    // What it said before it went is no present state.
+    // A state that was set before the session ended is not current.
     let (state, task) = if peer.online { ("state", "task") } else { ("was", "its task was") };
     facts.push((state, known(&peer.state)));
     facts.push((task, known(&peer.task)));
@@ -353,7 +355,7 @@ fn seen(peer: &PeerInfo) -> String {
     }
 }
 
-/// How much waits, and how much of that for the person's word.
+/// The number of waiting messages, and of held ones among them.
 fn mail(peer: &PeerInfo) -> String {
     match (peer.held, peer.full) {
         (0, false) => peer.pending.to_string(),
@@ -375,12 +377,12 @@ fn letters(peer: &PeerInfo) -> String {
     said
 }
 
-/// Its state and its task, or its summary where it names no task.
+/// The state and the task; the summary if no task is set.
 fn doing(peer: &PeerInfo) -> String {
     let what = if peer.task.is_empty() { &peer.summary } else { &peer.task };
     let parts = [&peer.state, what].map(|part| single_line(part));
     let said = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(": ");
-    // What it said before it went is no present state.
+    // A state that was set before the session ended is not current.
     if peer.online || said.is_empty() { said } else { format!("was {said}") }
 }
 
@@ -396,7 +398,7 @@ fn place(path: &str) -> String {
     }
 }
 
-/// The end of a text says most about a path.
+/// The end of a text, because the end of a path says most.
 fn end(text: &str, chars_max: usize) -> String {
     let chars = text.chars().count();
     if chars <= chars_max {

@@ -1,4 +1,6 @@
-//! `peerctl policy`: what sessions may write to whom, as the person sets it.
+//! `peerctl policy`: shows and sets the person's policies for mail to sessions.
+//!
+//! Does not know to which mail a policy applies: the broker decides.
 
 use peer_client::Endpoint;
 use peer_proto::policy::{Policies, Policy};
@@ -31,9 +33,9 @@ session, and its messages pass without that dialog. If a session bypasses
 permissions, or may begin to, the adapter does not use the socket until you
 allow it. Mail then arrives by the other carriers.";
 
-/// The word that stands for all peers without a policy of their own.
+/// The argument for all peers without their own policy.
 const ALL: &str = "all";
-/// The word that stands for posts into inbox sockets; a peer of that name goes by its id.
+/// The argument for inbox sockets. A peer with this name must be given by its id.
 const INBOX_SOCKET: &str = "inbox-socket";
 
 /// Show or set the policies for mail to sessions
@@ -168,7 +170,7 @@ async fn ask(operator: &Operator, request: Request) -> Result<Policies, Failure>
     }
 }
 
-/// A policy, as somebody typed it; none: what holds for all, or what `config.toml` says.
+/// Parses a policy. `None`: the policy for all, or the one in `config.toml`.
 fn policy(typed: &str) -> Result<Option<Policy>, Failure> {
     let known = typed.parse().ok();
     if known.is_none() && typed != "default" {

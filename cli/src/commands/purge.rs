@@ -1,4 +1,6 @@
-//! `peerctl purge`: apply the configured retention now.
+//! `peerctl purge`: applies the configured retention now.
+//!
+//! Does not know which records are due: the broker decides.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! `peerctl questions`: what sessions ask each other, and the answers.
+//! `peerctl questions`: lists questions, asks and answers.
+//!
+//! Does not know when a question closes: the broker decides.
 
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ The first answer closes a question. A question without an answer expires, after
 a day by default, and its asker is told. `peerctl show ID` prints its text,
 `peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
 
-/// Questions that are listed where no number is given.
+/// Questions that are listed if no number is given.
 const LISTED: usize = 50;
 
 /// List questions, ask and answer
@@ -147,7 +149,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     }
 }
 
-/// The newest, over as many pages as it takes.
+/// Reads the newest questions, over all pages.
 async fn read(
     operator: &Operator,
     mut query: QuestionsQuery,

@@ -1,4 +1,6 @@
-//! `peerctl release`: held mail goes on its way.
+//! `peerctl release`: releases held mail.
+//!
+//! Knows how to choose held messages. Does not know why they are held.
 
 use peer_client::Endpoint;
 use peer_proto::ids::{MessageId, PeerId};
@@ -57,7 +59,7 @@ struct ReleasedDelivery {
     stage: &'static str,
 }
 
-/// One message to release, and to whom; none: to all for whom it is held.
+/// A message to release, and for which recipient. `None`: for all for whom it is held.
 type Wanted = (MessageId, Option<String>);
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
@@ -72,7 +74,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     for (message, to) in wanted {
         match release(output, &operator, message, to).await {
             Ok(told) => released.extend(told),
-            // What went before it is on its way, and has to be told.
+            // The messages before it are released, and must be reported.
             Err(failure) if output.json && !released.is_empty() => {
                 return Err(failure.with(Released { deliveries: released }));
             }
@@ -108,14 +110,14 @@ async fn release(
     Ok(told)
 }
 
-/// What is held and fits, oldest first, so that each sender's order is kept.
+/// The held messages that match, oldest first, so that each sender's order is kept.
 async fn held(operator: &Operator, args: &Args) -> Result<Vec<Wanted>, Failure> {
     let peers = operator.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
     let of =
         |given: &Option<String>| given.as_deref().map(|given| known(&peers, given)).transpose();
     let (from, to) = (of(&args.from)?, of(&args.to)?);
     let fits = |entry: &InboxEntry| {
-        // An agent's message has the name that it went by then.
+        // The message of an agent has the name that its sender had then.
         let sent = |peer: &&PeerInfo| peer.name == entry.from || peer.aliases.contains(&entry.from);
         from.as_ref().is_none_or(sent) && to.as_ref().is_none_or(|peer| peer.id == entry.peer)
     };

@@ -1,4 +1,4 @@
-//! `peerctl rename`: another name for a peer.
+//! `peerctl rename`: gives a peer another name.
 
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request};

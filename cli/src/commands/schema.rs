@@ -1,7 +1,7 @@
-//! `peerctl schema`: what `--json` prints, as JSON schemas.
+//! `peerctl schema`: prints the JSON schemas of the output of `--json`.
 //!
-//! One table names every type, with the commands that print it. `docs/schema` keeps the same, and a
-//! test compares the two: who changes a type sees what changes for scripts.
+//! One table names every type, with the commands that print it. `docs/schema` has the same schemas,
+//! and a test compares the two. A change of a type therefore shows as a change of that directory.
 
 use peer_proto::text::single_line;
 use schemars::generate::SchemaSettings;
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     name: Option<String>,
 }
 
-/// A type of what is printed.
+/// A type of the output.
 struct Type {
     name: &'static str,
     /// The commands that print it, in words.
@@ -61,7 +61,7 @@ fn schema_of<T: JsonSchema>() -> Schema {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
 }
 
-/// In the order of the commands.
+/// All types, in the order of the commands.
 const TYPES: &[Type] = &[
     Type::of::<Failed>("error", "any command that fails"),
     Type::of::<daemon::StartedBroker>("daemon-start", "daemon start, daemon restart"),
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// How the page begins that lists the files.
+    /// The beginning of the page that lists the files.
     const PAGE: &str = "\
 # What `--json` prints
 

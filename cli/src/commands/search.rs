@@ -1,4 +1,6 @@
-//! `peerctl search`: what was said, asked, noted and planned, by its words.
+//! `peerctl search`: searches messages, questions, answers, notes and tasks by their words.
+//!
+//! Knows the pages of results and the shell's quoting. Does not know the index or the ranking.
 
 use clap::ValueEnum;
 use peer_client::Endpoint;
@@ -64,7 +66,7 @@ pub(crate) struct Args {
     n: u32,
 }
 
-/// Where less is found, the person is told whether a beginning finds more.
+/// Number of hits below which the command also counts the hits for the beginning of the last word.
 const FEW_HITS: u64 = 5;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -165,7 +167,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     Ok(())
 }
 
-/// The query with its last word as a beginning, where that word is a whole one.
+/// The query with its last word as a beginning; `None` if it does not end with a whole word.
 fn with_star(text: &str) -> Option<String> {
     let text = text.trim_end();
     let can_go_on =
@@ -173,13 +175,13 @@ fn with_star(text: &str) -> Option<String> {
     (can_go_on && text.matches('*').count() < SEARCH_BEGINNINGS_MAX).then(|| format!("{text}*"))
 }
 
-/// What the shell left of the query, as the broker reads it. A word of several, which the shell had
-/// in quotation marks, is words as well: whoever means a phrase says so within.
+/// The query as the broker reads it. Words that the shell had in quotation marks are single words:
+/// a phrase needs quotation marks inside the query.
 fn text(words: &[String]) -> String {
     words.join(" ").split(' ').map(quotation_marks).collect::<Vec<_>>().join(" ")
 }
 
-/// A single quotation mark at the edge of a word, where it is no apostrophe, as a double one.
+/// Replaces single quotation marks at the edges of a word by double ones. An apostrophe stays.
 fn quotation_marks(word: &str) -> String {
     let opened = match word.strip_prefix('\'') {
         Some(rest) => format!("\"{rest}"),
@@ -191,8 +193,8 @@ fn quotation_marks(word: &str) -> String {
     }
 }
 
-/// As many hits as the query's limit says, over as many pages as it takes; how many there are in
-/// all; and how many things were not looked at.
+/// Reads as many hits as the query's limit, over all pages. Also returns the total number of hits,
+/// and the number of changes that are not indexed.
 async fn read(
     operator: &Operator,
     mut query: SearchQuery,
@@ -228,8 +230,7 @@ fn print(output: &Output, hit: &Hit) -> Result<(), Failure> {
     output.quoted(&hit.snippet)
 }
 
-/// A row as `history` has it, with what it is and why it was found. What is no message has no
-/// intent, reply or stage.
+/// The row of a hit. A hit that is not a message has no intent, reply or stage.
 async fn row(operator: &Operator, hit: &Hit) -> Result<FoundRow, Failure> {
     let message = match hit.kind {
         HitKind::Message | HitKind::Question | HitKind::Answer => {

@@ -1,4 +1,7 @@
-//! `peerctl send`: write to a session as the person.
+//! `peerctl send`: sends a message as the person.
+//!
+//! Does not know whether a recipient accepts it: the broker decides. Invariant: a message is stored
+//! once, also if the broker dies before it answers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +36,7 @@ to an offline peer waits in its mailbox. The exit code is 6 if a recipient
 refused the message (a full mailbox, a limit, a policy). It is 4 if a name is
 unknown; then nothing was sent to anybody.";
 
-/// How often a send is repeated under its idempotency key when the broker dies before it answers.
+/// Most repeats of a send, with its idempotency key, if the broker dies before it answers.
 const REPEATS_MAX: u32 = 3;
 
 /// Send a message to one or several sessions
@@ -72,7 +75,6 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
 }
 
-/// [`Intent`], for the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum IntentArg {
     Request,
@@ -177,8 +179,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     }
 }
 
-/// Sends; where the broker dies before it answers, asks the next one under the same key, so that it
-/// is sent once.
+/// Sends. If the broker dies before it answers, sends again with the same key, so that the message
+/// is stored once.
 async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
     let mut repeats = 0;
     loop {
@@ -190,7 +192,7 @@ async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
     }
 }
 
-/// What became of it. Fails where a recipient refused.
+/// Prints the outcome. Fails if a recipient refused the message.
 pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     let refused = refused_by_some(&sent.deliveries);
     if output.json {
@@ -249,7 +251,7 @@ fn refused_to(name: &str, peer: PeerId, online: bool, refusal: &Refusal) -> Sent
     }
 }
 
-/// The failure that says which recipients refused, if any did.
+/// The failure that names the recipients that refused, if any did.
 fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
     let refusals = || {
         deliveries.iter().filter_map(|delivery| {
@@ -263,9 +265,8 @@ fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
     Some(Failure::refused(first.code, message).hint(first.hint.as_str()))
 }
 
-/// A refusal of the whole message, together with the recipients that it therefore did not reach. A
-/// name that is not known refuses the message before there are recipients to speak of; that stays
-/// as it is.
+/// Adds the recipients that were not reached to a refusal of the whole message. An unknown name
+/// refuses the message before it has recipients; that refusal stays as it is.
 pub(crate) async fn with_recipients(
     endpoint: &Endpoint,
     to: &[String],
@@ -281,7 +282,7 @@ pub(crate) async fn with_recipients(
             .peers(PeersQuery { all: true, ..PeersQuery::default() })
             .await
     };
-    // Whoever cannot be asked now leaves the refusal as it is.
+    // If the broker cannot be asked now, the refusal stays as it is.
     let Ok(peers) = listed.await else { return failure };
     let mut deliveries: Vec<_> = to
         .iter()

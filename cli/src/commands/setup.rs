@@ -1,7 +1,8 @@
-//! `peerctl setup`: wire clients up, look whether they are, and take it back.
+//! `peerctl setup`: sets up clients, checks them, and undoes it.
 //!
-//! It plans first, shows the plan, asks, writes all of it or nothing, reads it back, and says what
-//! is left for the person to do. What belongs into which client is in `setup`.
+//! It drafts all changes, shows them and asks. Then it writes all of them or none, reads them back,
+//! and lists the steps that are left for the person. The entries of each client are known to the
+//! modules in `setup`.
 
 use std::path::Path;
 
@@ -103,7 +104,7 @@ pub(crate) struct Wiring {
 }
 
 impl Wiring {
-    /// The same with whether the state directory was removed.
+    /// Adds whether the state directory was removed.
     pub(crate) fn purged(self, purged: bool) -> Self {
         Self { purged: Some(purged), ..self }
     }
@@ -187,7 +188,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     wire(&args, output, &endpoint, &place, &mut runs, &clients)
 }
 
-/// The clients that are meant.
+/// The clients that the command is about.
 fn chosen(args: &Args, place: &Place) -> Result<Vec<Client>, Failure> {
     if args.all {
         return Ok(Client::ALL.to_vec());
@@ -203,7 +204,7 @@ fn chosen(args: &Args, place: &Place) -> Result<Vec<Client>, Failure> {
     Ok(installed)
 }
 
-/// The clients of these names.
+/// The clients with these names.
 pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for name in names {
@@ -219,7 +220,7 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
     Ok(clients)
 }
 
-/// What belongs into the clients' files, as far as nobody has to be asked.
+/// Drafts the changes of the clients' files that need no question.
 pub(crate) fn draft(
     place: &Place,
     runs: &Runs,
@@ -358,8 +359,7 @@ fn wire(
     report(output, &draft, clients, kept.as_deref())
 }
 
-/// The person's answers: those of the command line, then those of an earlier run, then what the
-/// person is asked now.
+/// The person's answers: from the command line, else from an earlier run, else from a question now.
 fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
     let mut answers = runs.answers();
     let has_tools = clients.iter().any(|client| *client != Client::Gemini);
@@ -385,7 +385,7 @@ fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
     answers
 }
 
-/// Every change that setup would make, with warnings and next steps. Nothing is written.
+/// Drafts every change, with warnings and next steps. Writes nothing.
 fn plan(
     args: &Args,
     asks: bool,
@@ -394,7 +394,7 @@ fn plan(
     clients: &[Client],
     answers: Answers,
 ) -> Result<Draft, Failure> {
-    // A dry run shows what `--yes` would do.
+    // A dry run shows the effect of `--yes`.
     let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
     let mut theirs = Vec::new();
     for client in clients {
@@ -432,8 +432,8 @@ fn plan(
     Ok(draft)
 }
 
-/// Reports a run that has ended. `kept`: the directory with the copies of the changed files, if any
-/// were changed.
+/// Reports a finished run. `kept`: the directory with copies of the changed files; `None` if no
+/// file was changed.
 fn report(
     output: &Output,
     draft: &Draft,
@@ -461,8 +461,8 @@ fn listed(found: &[retire::Found]) -> String {
     found.iter().map(|found| found.what.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The line that starts Claude Code with the channel: told, and as an alias where the person wants
-/// one.
+/// Adds the command that starts Claude Code with the channel as a next step, and as an alias if the
+/// person wants one.
 fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     draft.next.push(format!(
         "messages also arrive through a channel (a research preview) if you start Claude Code with\n        {}\n      as an alias: {}",
@@ -490,8 +490,8 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
     Ok(())
 }
 
-/// Whether mail may go through the inbox socket of sessions that bypass permissions. The broker
-/// keeps the answer.
+/// Tells the broker whether the inbox socket may be used in sessions that bypass permissions. The
+/// broker stores the answer.
 fn consent(yes: bool, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     block_on(async {
         let operator = Operator::connect(endpoint).await?;
@@ -510,7 +510,7 @@ fn consent(yes: bool, output: &Output, endpoint: &Endpoint) -> Result<(), Failur
     })
 }
 
-/// Nobody is asked twice, and nobody is taken by surprise.
+/// Asks for consent, unless it was given. Fails without a terminal.
 pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -525,7 +525,7 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
     Err(Failure::setup("declined", "nothing was written, because you answered no"))
 }
 
-/// Looks once more: after a setup there is nothing left to set up.
+/// Drafts again: after a setup, no change may be left.
 fn verify(
     place: &Place,
     runs: &mut Runs,
@@ -561,7 +561,7 @@ fn take_back(
     finish(output, &draft, clients, written)
 }
 
-/// Shows a way back, asks, and goes it. Nothing is asked where nothing is to be done.
+/// Shows a draft, asks, and writes it. Asks nothing if nothing changes.
 pub(crate) fn write(
     yes: bool,
     asks: bool,
@@ -598,7 +598,7 @@ pub(crate) fn finish(
     })
 }
 
-/// Shows the plan. Whoever stops reading it half-way still means what they asked for.
+/// Prints the plan. A closed pipe is not a failure: the person may still answer.
 pub(crate) fn show(output: &Output, draft: &Draft) -> Result<(), Failure> {
     match lines(output, draft) {
         Err(failure) if failure.is_broken_pipe() => Ok(()),
@@ -606,7 +606,7 @@ pub(crate) fn show(output: &Output, draft: &Draft) -> Result<(), Failure> {
     }
 }
 
-/// The plan: what changes in which file, and what stands in the way.
+/// Prints the changes of each file, and the conflicts.
 fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
     for file in draft.changed() {
         let what = file.what.join("; ");
@@ -644,7 +644,7 @@ fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What should be looked at, settings that keep a client from running ours included.
+/// All warnings, with the settings that keep a client from running our entries.
 fn warnings(draft: &Draft) -> Vec<String> {
     draft
         .switched_off
@@ -654,7 +654,7 @@ fn warnings(draft: &Draft) -> Vec<String> {
         .collect()
 }
 
-/// The plan for programs.
+/// The plan as JSON.
 pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Wiring {
     let clients = clients.iter().map(|client| wired(draft, *client, written)).collect();
     Wiring {

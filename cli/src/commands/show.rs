@@ -1,4 +1,6 @@
-//! `peerctl show`: one message with its delivery trace.
+//! `peerctl show`: prints one message with the trace of each delivery.
+//!
+//! Does not know the legal transitions: the broker records the trace.
 
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
@@ -71,7 +73,7 @@ struct WholeDelivery {
     answered_by: Option<Id>,
 }
 
-/// A step in the life of a delivery.
+/// An event in a delivery's trace.
 #[derive(Debug, Serialize, JsonSchema)]
 struct TraceRow {
     /// A stage, or `acked` or `answered`.
@@ -170,7 +172,7 @@ fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The life of one delivery, `lead` before it: each step with the time since the step before.
+/// Prints the trace of one delivery after `lead`: each event with the time since the one before.
 pub(crate) fn print_trace(
     output: &Output,
     lead: &str,

@@ -1,4 +1,6 @@
-//! `peerctl status`: how the broker is.
+//! `peerctl status`: prints the broker's state.
+//!
+//! Does not count anything: the broker reports all numbers.
 
 use std::collections::BTreeMap;
 
@@ -197,7 +199,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     }
 }
 
-/// Why the broker does not go by `config.toml`, with the next step.
+/// Why the broker does not use `config.toml`, with the next step. `None`: it uses the file.
 pub(crate) fn config_fault(status: &Status) -> Option<String> {
     status
         .config_fault

@@ -1,4 +1,7 @@
-//! `peerctl tail`: what happens, as it happens.
+//! `peerctl tail`: prints events as they happen.
+//!
+//! Knows the fields of each event. Does not know which events the caller may see: the broker
+//! decides.
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
@@ -58,7 +61,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     Ok(())
 }
 
-/// The next event, and when it happened; a failure once there can be no more.
+/// Waits for the next event and returns it with its time. Fails once no more can come.
 pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Event), Failure> {
     loop {
         match operator.pushes.next().await {

@@ -1,4 +1,6 @@
-//! `peerctl tasks`: what is to be done, who does it, and what waits for what.
+//! `peerctl tasks`: lists and changes the tasks that sessions share.
+//!
+//! Does not know the legal changes of a task: the broker decides.
 
 use clap::Subcommand;
 use peer_client::Endpoint;
@@ -30,10 +32,10 @@ session. The creator and the assignee are told of every change. Assignees of
 tasks that need this one are told when it ends. You may assign, unclaim, cancel
 and reopen any task.";
 
-/// Tasks that are listed where no number is given.
+/// Tasks that are listed if no number is given.
 const LISTED: usize = 50;
 
-/// How much of a title the table shows.
+/// Most characters of a title in the table.
 const TITLE_CHARS_MAX: usize = 32;
 
 /// List and change the tasks that sessions share
@@ -230,7 +232,7 @@ impl From<Filter> for TasksQuery {
     }
 }
 
-/// The newest, over as many pages as it takes.
+/// Reads the newest tasks, over all pages.
 async fn read(
     operator: &Operator,
     mut query: TasksQuery,
@@ -320,7 +322,7 @@ fn ids(ids: &[TaskId]) -> String {
     ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What was said about a task; nothing is nothing.
+/// The reason or result of a task; empty if none was given.
 fn words(words: &[String]) -> Result<String, Failure> {
     if words.is_empty() { Ok(String::new()) } else { parse::text(words, None) }
 }

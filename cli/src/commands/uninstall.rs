@@ -1,8 +1,8 @@
-//! `peerctl uninstall`: take out of the clients what is ours, and, where it is asked for, remove
-//! the state directory.
+//! `peerctl uninstall`: removes the entries of peerctl from the clients' files, and on request the
+//! state directory.
 //!
-//! It finds what is ours by what it does, not by a memory of having written it, so it works where
-//! the state directory is gone.
+//! It recognizes an entry by what the entry runs, not by the record of an earlier run. So it also
+//! works if the state directory is gone.
 
 use std::fs;
 use std::io;
@@ -32,7 +32,7 @@ This removes only entries of peerctl: the server called peers that runs it, its
 hooks, the permissions for its tools, the plugin and the alias. `peerctl setup
 --undo` also restores the entries that setup retired.";
 
-/// What our files in the state directory are called, or begin with.
+/// The names of our files in the state directory, or the beginnings of their names.
 const OURS: [&str; 6] = ["broker.", "peers.redb", "config.toml", "backups", "ballast", "search"];
 
 /// Remove all entries of peerctl from the clients' files
@@ -82,7 +82,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     }
     let asks = terminal::is_there() && !args.yes && !output.json;
     let written = write(args.yes, asks, output, &draft, "Remove this?")?;
-    // What was retired can still be brought back.
+    // Retired entries can still be restored.
     runs.forget(|record| clients.contains(&record.client) && record.retired.is_empty())?;
     let purged = args.purge && purge(args.yes, asks, &endpoint)?;
     if output.json {
@@ -103,8 +103,8 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     Ok(())
 }
 
-/// All mail of all sessions is the person's to remove. Where no broker runs nobody can tell whose
-/// shell this is.
+/// Refuses the removal of all mail to an agent's shell. If no broker is running, nothing can tell
+/// whose shell this is.
 fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let mut is_shell = false;
@@ -125,7 +125,7 @@ fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     Err(Failure::refused(ErrorCode::NotPermitted, message).hint(step))
 }
 
-/// Stops the broker and removes the state directory. What is not ours in it stays, and so does the
+/// Stops the broker and removes the state directory. Foreign files in it stay, and so does the
 /// directory then.
 fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     let dir = endpoint.location.dir().to_path_buf();

@@ -1,4 +1,5 @@
-//! `peerctl version`: which build this is, and which one runs as the broker.
+//! `peerctl version`: prints the versions of this build and of the running broker. Starts no
+//! broker.
 
 use peer_client::{Endpoint, Start};
 use peer_proto::request::Welcome;

@@ -1,4 +1,7 @@
-//! `peerctl wait`: block until a matching message is stored.
+//! `peerctl wait`: waits until a matching message is stored.
+//!
+//! Knows the events and the history, in which it looks after the broker was away. Does not know the
+//! rules of delivery.
 
 use std::time::Duration;
 
@@ -43,13 +46,14 @@ pub(crate) struct Args {
     timeout: Duration,
 }
 
-/// Messages that are looked through after the broker was away, the newest: it was away for moments.
+/// Most messages, the newest, that are checked after the broker was away, which is usually for
+/// moments.
 const MISSED_MAX: u32 = 1_000;
 
-/// When a message was stored, for whom, and its text.
+/// A stored delivery: its time, its recipient, and its text.
 type Stored = (Timestamp, WatchedDelivery, DeliveryEvent);
 
-/// What is waited for, with the peers' present names: those are what events carry.
+/// The condition of the wait. It has the peers' current names, as events do.
 struct Wanted {
     from: Option<String>,
     to: Option<String>,
@@ -104,7 +108,7 @@ async fn first_match(
             Err(failure) if failure.is_lost() => {
                 operator = operator::reconnect(output, endpoint).await?;
                 operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
-                // What was stored while nobody watched stands in the history.
+                // Messages that were stored without a watcher are in the history.
                 match wanted.stored_since(&operator, begun).await? {
                     Some(missed) => return Ok(missed),
                     None => continue,
@@ -124,7 +128,7 @@ async fn first_match(
     }
 }
 
-/// The name that events carry for this peer now.
+/// The name that events currently have for this peer.
 async fn present_name(operator: &Operator, given: &str) -> Result<String, Failure> {
     match person(given) {
         Some(person) => Ok(person.to_owned()),
@@ -142,7 +146,7 @@ impl Wanted {
             && agrees(&self.thread, &delivery.thread)
     }
 
-    /// The first matching message that was stored since then, as the event that told of it.
+    /// The first matching message that was stored since then, as an event.
     async fn stored_since(
         &self,
         operator: &Operator,

@@ -1,7 +1,8 @@
-//! One line in the shell's own file: a short name for the long line that starts Claude Code with
+//! One line in the shell's startup file: a short name for the command that starts Claude Code with
 //! the channel.
 //!
-//! It is written only where the person says so, and known again by the remark at its end.
+//! Knows the startup files of three shells. Invariant: the line is written only on the person's
+//! request, and recognized by the comment at its end.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +10,17 @@ use super::draft::Draft;
 use super::{Client, Place, claude};
 use crate::error::Failure;
 
-/// What the alias is called.
 pub(crate) const NAME: &str = "peerclaude";
 
-/// By which the line is known again.
+/// The comment by which the line is recognized.
 const REMARK: &str = "# peerctl setup";
 
-/// The alias as a line for a shell; fish writes it in the same way.
+/// The alias as a line for a shell; fish has the same form.
 pub(crate) fn line() -> String {
     format!("alias {NAME}='{}'", claude::LAUNCH)
 }
 
-/// The file that the person's shell reads at its start; absent where the shell is not known.
+/// The startup file of the person's shell; `None` if the shell is not known.
 pub(crate) fn file(place: &Place, shell: Option<&str>) -> Option<PathBuf> {
     match Path::new(shell?).file_name()?.to_str()? {
         "bash" => Some(place.home.join(".bashrc")),
@@ -30,7 +30,7 @@ pub(crate) fn file(place: &Place, shell: Option<&str>) -> Option<PathBuf> {
     }
 }
 
-/// The files of all shells that are known.
+/// The startup files of all known shells.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
     ["bash", "zsh", "fish"]
         .iter()
@@ -46,7 +46,7 @@ pub(crate) fn draft(path: &Path, draft: &mut Draft) -> Result<(), Failure> {
         return Ok(());
     }
     let line = format!("{} {REMARK}", line());
-    // A text that ends within a line still does.
+    // A text without a final newline still has none.
     let new = if text.is_empty() || text.ends_with('\n') {
         format!("{text}{line}\n")
     } else {
@@ -60,7 +60,7 @@ fn is_ours(line: &str) -> bool {
     line.starts_with(&format!("alias {NAME}=")) && line.trim_end().ends_with(REMARK)
 }
 
-/// A file's text without the line.
+/// The text of a file without the line.
 pub(crate) fn strip(text: &str) -> String {
     let mut kept: String = text.split_inclusive('\n').filter(|line| !is_ours(line)).collect();
     if text.lines().last().is_some_and(is_ours) && !text.ends_with('\n') && kept.ends_with('\n') {

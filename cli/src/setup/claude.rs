@@ -1,9 +1,9 @@
-//! Claude Code: a plugin of our own in its directory of skills, which it loads in every session, so
-//! that no file of the person's is touched; and, where they say so, three permissions in their
-//! settings.
+//! Claude Code: a plugin in its directory of skills, and on request three permissions in the
+//! person's settings.
 //!
-//! An entry that `claude mcp add` made for us would start a second adapter beside the plugin's, so
-//! it is taken out.
+//! Claude Code loads the plugin in every session, so no file of the person's must change. Knows
+//! Claude Code's files and the form of its entries. Does not know how files are written. Invariant:
+//! no second adapter remains. An entry from `claude mcp add` would start one, so it is removed.
 
 use std::path::{Path, PathBuf};
 
@@ -17,35 +17,34 @@ use crate::error::Failure;
 /// The plugin's name in `enabledPlugins` and on the command line.
 pub(crate) const PLUGIN: &str = "peers@skills-dir";
 
-/// How the person starts a session with the channel: a research preview that needs a word of theirs
-/// at every start.
+/// The command that starts a session with the channel. The channel is a research preview, so the
+/// person must confirm it at every start.
 pub(crate) const LAUNCH: &str =
     "claude --dangerously-load-development-channels plugin:peers@skills-dir";
 
 const THIS: Client = Client::Claude;
 
-/// Where the plugin lies.
+/// The directory of the plugin.
 pub(crate) fn plugin_dir(place: &Place) -> PathBuf {
     place.claude_dir.join("skills").join(SERVER)
 }
 
-/// The plugin's two files.
 pub(crate) fn plugin_files(place: &Place) -> [PathBuf; 2] {
     let dir = plugin_dir(place);
     [dir.join(".claude-plugin/plugin.json"), dir.join("hooks/hooks.json")]
 }
 
-/// The person's settings.
+/// The file of the person's settings.
 pub(crate) fn settings(place: &Place) -> PathBuf {
     place.claude_dir.join("settings.json")
 }
 
-/// The name of a tool of the plugin's server, as permissions write it.
+/// The name of a tool of the plugin's server, as permissions have it.
 pub(crate) fn tool(name: &str) -> String {
     format!("mcp__plugin_{SERVER}_{SERVER}__{name}")
 }
 
-/// What the plugin says of itself. Its hooks stand where the client looks for them anyway.
+/// The plugin's manifest. The client finds the hooks at their usual place.
 pub(crate) fn manifest(place: &Place) -> String {
     let mut server = vec![
         ("command".to_owned(), Value::text(place.command())),
@@ -70,7 +69,6 @@ pub(crate) fn manifest(place: &Place) -> String {
     .document()
 }
 
-/// The plugin's hooks.
 pub(crate) fn hook_file(place: &Place) -> String {
     let events = hooks::of(THIS)
         .iter()
@@ -82,7 +80,7 @@ pub(crate) fn hook_file(place: &Place) -> String {
     .document()
 }
 
-/// Drafts what belongs into Claude Code.
+/// Drafts the changes for Claude Code.
 pub(crate) fn draft(
     place: &Place,
     runs: &Runs,
@@ -131,7 +129,7 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Whether a plugin's manifest is one of ours, of whatever version.
+/// Whether a plugin's manifest is one of ours, of any version.
 fn is_ours(place: &Place, text: &str) -> bool {
     let Ok(root) = json::parse(text, Dialect::Strict) else { return false };
     root.get("name").and_then(Node::text) == Some(SERVER)
@@ -150,7 +148,7 @@ pub(crate) fn runs_adapter(place: &Place, server: &Node) -> bool {
         .is_some_and(|command| place.runs_adapter(command, &args))
 }
 
-/// Takes out what `claude mcp add` made for us, for all projects or for some.
+/// Removes the entries that `claude mcp add` made for peerctl, for all projects or for single ones.
 fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     let path = &place.claude_json;
     let Some(text) = draft.text(THIS, path)? else { return Ok(()) };
@@ -161,8 +159,7 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     for way in ways {
         let Some(server) = root.at(&way).and_then(|servers| servers.get(SERVER)) else { continue };
         if !runs_adapter(place, server) {
-            // In one project it is that project's matter, and it is another server than the
-            // plugin's.
+            // In a single project, it is the project's own server, and not the plugin's.
             if way.len() == 1 {
                 let what = "another server called peers is there, which does not run `peerctl mcp`";
                 draft.conflict(
@@ -189,7 +186,7 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a member out of an object and remembers it.
+/// Removes a member of an object, and records it.
 pub(crate) fn take_out(
     draft: &mut Draft,
     path: &Path,
@@ -260,7 +257,7 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
                 .unwrap_or_default();
             items.iter().any(|item| item.value.text() == Some(name.as_str()))
         };
-        // What the person decided otherwise stays.
+        // A different decision of the person stays.
         if !has("allow") && !has("deny") && !has("ask") {
             let added = json::insert(
                 &text,
@@ -286,8 +283,7 @@ pub(crate) fn wrong_kind(path: &Path, why: EditError) -> Failure {
     unreadable(path, why)
 }
 
-/// A file's text without what is ours in it; absent where nothing of it is left that anybody else
-/// wrote.
+/// The text of a file without our entries; `None` if nothing of others is left.
 pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
     if plugin_files(place).iter().any(|file| file == path) {
         let manifest = super::draft::read(&plugin_files(place)[0])?;
@@ -303,7 +299,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     if path == settings(place) {
         text = hooks::without(&text, &hooks::in_json(place, THIS, &text, &root))
             .map_err(|why| unreadable(path, why))?;
-        // What `claude plugin disable` wrote.
+        // The entry that `claude plugin disable` wrote.
         let switch =
             json::remove(&text, Dialect::Strict, &["enabledPlugins".into(), PLUGIN.into()]);
         text = switch.map_err(|why| unreadable(path, why))?.unwrap_or(text);
@@ -346,8 +342,8 @@ fn is_hook_file(place: &Place, text: &str) -> bool {
     all.peek().is_some() && all.all(|ours| ours)
 }
 
-/// All files in which something of ours may be, and the directories that go with them where they
-/// are empty.
+/// All files that may have entries of ours, each with the directories that are removed with it if
+/// they are empty.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
     let [manifest, hooks] = plugin_files(place);
     let dirs = |file: &Path| file.ancestors().skip(1).take(3).map(Path::to_path_buf).collect();

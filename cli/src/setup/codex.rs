@@ -1,9 +1,9 @@
-//! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and, where the person says so,
-//! three permissions.
+//! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and on request three
+//! permissions.
 //!
-//! Codex asks its user whether to trust each hook, when it starts and in `/hooks`; that word is
-//! never written here. It clears the environment of its servers, so that each variable that shall
-//! pass is named.
+//! Knows the form of Codex's entries. Codex clears the environment of its servers, so the entry
+//! names each variable to pass on. Invariant: setup never records that a hook is trusted. Codex
+//! asks its user about each hook at a start and in `/hooks`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::error::Failure;
 
 const THIS: Client = Client::Codex;
 
-/// Variables that the adapter reads and Codex would not pass on.
+/// Variables that the adapter reads, and that Codex passes on only if they are named.
 const PASSED_ON: &[&str] = &[
     "PEER_NAME",
     "PEERD_DIR",
@@ -33,24 +33,23 @@ const PASSED_ON: &[&str] = &[
     "TMUX_PANE",
 ];
 
-/// How a configuration begins that was not there before, so that it can go again.
+/// The first line of a configuration that setup created, so that it can be removed again.
 const MADE: &str = "# Made by `peerctl setup codex`.\n";
 
-/// Codex' configuration.
 pub(crate) fn config(place: &Place) -> PathBuf {
     place.codex_dir.join("config.toml")
 }
 
-/// Codex' other place for hooks.
+/// The second file in which Codex reads hooks.
 pub(crate) fn hook_file(place: &Place) -> PathBuf {
     place.codex_dir.join("hooks.json")
 }
 
-/// Where Codex would keep our tools out of the model's sight: behind a search, or for programs
-/// alone, each time without the server's instructions. What is left is to offer them directly.
+/// Modes in which Codex would hide our tools from the model: behind a search, or for programs
+/// alone, both without the server's instructions. The entry omits the tools there, so that Codex
+/// offers them directly.
 const HIDDEN_IN: &[&str] = &["code_mode", "deferred"];
 
-/// The server's table.
 fn server_table(place: &Place) -> String {
     let mut text = format!(
         "[mcp_servers.{SERVER}]\ncommand = {}\nargs = [\"mcp\"]\nenv_vars = {}\nomit_tools_from = {}\n",
@@ -67,7 +66,7 @@ fn server_table(place: &Place) -> String {
     text
 }
 
-/// What is written down is not passed on as well.
+/// The variables to pass on. A variable with a fixed value in the entry is not passed on as well.
 fn passed_on(place: &Place) -> Vec<&'static str> {
     PASSED_ON
         .iter()
@@ -80,7 +79,7 @@ fn tool_table(tool: &str) -> String {
     format!("[mcp_servers.{SERVER}.tools.{tool}]\napproval_mode = \"approve\"\n")
 }
 
-/// All of it as one text, for somebody who writes it by hand.
+/// All entries as one text, for a person who adds them by hand.
 pub(crate) fn snippet(place: &Place, tools: bool) -> String {
     let mut tables = vec![server_table(place)];
     tables.extend(MESSAGE_TOOLS.iter().filter(|_| tools).map(|tool| tool_table(tool)));
@@ -88,7 +87,7 @@ pub(crate) fn snippet(place: &Place, tools: bool) -> String {
     tables.join("\n")
 }
 
-/// Drafts what belongs into Codex.
+/// Drafts the changes for Codex.
 pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Failure> {
     let path = config(place);
     let text = draft.text(THIS, &path)?.unwrap_or_default();
@@ -142,7 +141,7 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     let inline_tools =
         toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
     for tool in MESSAGE_TOOLS.iter().filter(|_| tools && !inline_tools) {
-        // What the person decided otherwise stays.
+        // A different decision of the person stays.
         if toml::at(&document, &["mcp_servers", SERVER, "tools", tool]).is_none() {
             new.push(tool_table(tool));
         }
@@ -155,7 +154,7 @@ fn append(draft: &mut Draft, path: &Path, tables: &[String], what: &str) {
     if tables.is_empty() {
         return;
     }
-    // It was read before, so it cannot fail.
+    // The file was read before, so this cannot fail.
     let text = draft.text(THIS, path).ok().flatten().unwrap_or_else(|| MADE.to_owned());
     draft.set(path, Some(toml::append(&text, &tables.join("\n"))), what);
 }
@@ -173,7 +172,7 @@ fn runs_adapter(place: &Place, server: &dyn TableLike) -> bool {
         .is_some_and(|command| place.runs_adapter(command, &args))
 }
 
-/// Brings a server of ours up to date, and leaves what else stands there.
+/// Updates our server's entry, and keeps its other keys.
 fn server_in_place(
     place: &Place,
     path: &Path,
@@ -213,16 +212,16 @@ fn server_in_place(
     Ok(())
 }
 
-/// A key of our server that shall have another value.
+/// A key of our server that needs another value.
 struct Setting {
-    /// The table in which it stands.
+    /// The table of the key.
     way: &'static [&'static str],
     key: &'static str,
     value: String,
 }
 
 impl Setting {
-    /// One of the server itself.
+    /// A setting of the server's own table.
     fn of_server(key: &'static str, value: String) -> Self {
         Self { way: &["mcp_servers", SERVER], key, value }
     }
@@ -235,16 +234,16 @@ fn wanted_command(place: &Place, document: &Document<&str>) -> Option<Setting> {
 }
 
 fn wanted_omission(document: &Document<&str>) -> Option<Setting> {
-    // A person who wrote something else there chose it.
+    // A different value is the person's choice.
     let is_missing = toml::at(document, &["mcp_servers", SERVER, "omit_tools_from"]).is_none();
     is_missing.then(|| Setting::of_server("omit_tools_from", toml::list(HIDDEN_IN)))
 }
 
-/// The names of the variables that pass: those that are named, and ours.
+/// The names of the variables to pass on: the existing names, and ours.
 fn wanted_variables(place: &Place, document: &Document<&str>) -> Option<Setting> {
     let named: Vec<String> = match toml::at(document, &["mcp_servers", SERVER, "env_vars"]) {
         None => Vec::new(),
-        // Where it fails, somebody wrote it in a richer form, and knows what passes.
+        // This fails for a richer form, which a person wrote on purpose.
         Some(vars) => vars
             .as_array()?
             .iter()
@@ -262,7 +261,7 @@ fn wanted_variables(place: &Place, document: &Document<&str>) -> Option<Setting>
     Some(Setting::of_server("env_vars", toml::list(&all)))
 }
 
-/// The state directory, in whichever form the environment stands there.
+/// The state directory, in the form that the existing environment has.
 fn wanted_directory(place: &Place, text: &str, document: &Document<&str>) -> Option<Setting> {
     let env = toml::at(document, &["mcp_servers", SERVER, "env"]);
     let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
@@ -283,7 +282,7 @@ fn wanted_directory(place: &Place, text: &str, document: &Document<&str>) -> Opt
     }
 }
 
-/// A file's text without what is ours in it.
+/// The text of a file without our entries.
 pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
     if text.trim().is_empty() {
         return Ok(Some(text.to_owned()));
@@ -310,7 +309,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     })
 }
 
-/// All files in which something of ours may be.
+/// All files that may have entries of ours.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
     vec![(config(place), Vec::new()), (hook_file(place), Vec::new())]
 }

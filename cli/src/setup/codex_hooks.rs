@@ -1,7 +1,7 @@
-//! Codex' hooks: which of ours are there, and putting them where the person has theirs.
+//! Codex's hooks: finds ours, and adds them to the file that has the person's hooks.
 //!
-//! Codex reads hooks from `config.toml` and from `hooks.json`, and complains where both have some.
-//! It knows a hook that was trusted by its place in the file, so ours come behind all others.
+//! Knows both files in which Codex reads hooks; Codex warns if both have some. Invariant: our hooks
+//! come after all others, because Codex recognizes a trusted hook by its position.
 
 use toml_edit::{Document, Item, TableLike};
 
@@ -14,7 +14,7 @@ use crate::error::Failure;
 
 const THIS: Client = Client::Codex;
 
-/// Puts the hooks into the one file where the person has theirs, behind theirs.
+/// Adds the hooks after the person's hooks, in the one file that has them.
 pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     let (config, file) = (codex::config(place), codex::hook_file(place));
     let toml_text = draft.text(THIS, &config)?.unwrap_or_default();
@@ -72,7 +72,7 @@ fn has_hooks(root: &Node) -> bool {
         .is_some_and(|hooks| hooks.entries().iter().any(|event| !event.value.entries().is_empty()))
 }
 
-/// Whether the hooks in `config.toml` are written in a form to which no table can be added.
+/// Whether the hooks in `config.toml` have a form to which no table can be added.
 fn is_inline(document: &Document<&str>) -> bool {
     let Some(events) = toml::at(document, &["hooks"]) else { return false };
     let is_list = |hook: &hooks::Hook| {
@@ -114,7 +114,7 @@ pub(crate) fn in_toml(place: &Place, document: &Document<&str>) -> Vec<Found> {
     found
 }
 
-/// Our handlers' tables in `config.toml`.
+/// The tables of our handlers in `config.toml`.
 pub(crate) fn targets(found: &[Found]) -> Vec<Target> {
     let target = |found: &Found| {
         let mut path = vec!["hooks".to_owned(), found.event.clone()];

@@ -1,8 +1,8 @@
-//! What setup means to change: each file as it is, as it shall be, and why; and what stands in the
-//! way.
+//! The planned changes of setup: each file as it is and as it will be, the reasons, and the
+//! conflicts.
 //!
-//! It reads files and writes none. Everything a person is shown before they say yes is here, and
-//! nothing is done that is not here.
+//! Reads files and writes none. Does not know the clients. Invariant: a person sees the whole draft
+//! before agreeing, and setup changes nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Client, diff};
 use crate::error::Failure;
 
-/// Something of another program that was taken out, so that it can be put back.
+/// An entry of another program that was removed, so that it can be restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Retired {
@@ -24,22 +24,22 @@ pub(crate) enum Retired {
     Tables { toml: String },
 }
 
-/// One file with what shall become of it.
+/// A file with its planned change.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
-    /// Whose file it is.
+    /// The client that owns the file.
     pub(crate) client: Client,
-    /// Its path, as the client knows it; it may be a symbolic link.
+    /// The path, as the client knows it; it may be a symbolic link.
     pub(crate) path: PathBuf,
-    /// What is in it; absent: there is no such file.
+    /// The present content; `None`: the file does not exist.
     pub(crate) before: Option<String>,
-    /// What shall be in it; absent: there shall be no such file.
+    /// The planned content; `None`: the file will not exist.
     pub(crate) after: Option<String>,
-    /// What changes, in words.
+    /// The changes, in words.
     pub(crate) what: Vec<String>,
-    /// What of another program is taken out.
+    /// Removed entries of another program.
     pub(crate) retired: Vec<Retired>,
-    /// Directories to be removed after the file, if they are empty then, innermost first.
+    /// Directories to remove after the file, if they are empty then, innermost first.
     pub(crate) prune: Vec<PathBuf>,
 }
 
@@ -70,42 +70,42 @@ impl File {
     }
 }
 
-/// Something that is not ours to change and stands where ours belongs.
+/// An entry of others at a place where an entry of ours belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub(crate) client: Client,
     pub(crate) path: PathBuf,
-    /// What stands there.
+    /// The obstacle.
     pub(crate) what: String,
-    /// What the person can do.
+    /// The next step for the person.
     pub(crate) step: String,
 }
 
-/// Something that the person should look at, and what they can do about it.
+/// A finding for the person, with the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remark {
-    /// What is, and where.
+    /// What was found, and where.
     pub(crate) what: String,
-    /// What changes it, or what it means.
+    /// The next step, or the consequence.
     pub(crate) step: String,
 }
 
-/// All that is to be done and said.
+/// All planned changes, with findings and next steps.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     files: Vec<File>,
-    /// What stands in the way; where there is any, nothing is written.
+    /// The conflicts. With any conflict, nothing is written.
     pub(crate) conflicts: Vec<Conflict>,
-    /// What should be looked at, and stops nothing.
+    /// Findings that do not prevent the changes.
     pub(crate) warnings: Vec<Remark>,
-    /// Settings of the person's that keep a client from running any of ours.
+    /// The person's settings that keep a client from running our entries.
     pub(crate) switched_off: Vec<Remark>,
-    /// What the person does next.
+    /// Steps that are left for the person.
     pub(crate) next: Vec<String>,
 }
 
 impl Draft {
-    /// A file's text as it shall be so far; absent where there is no such file.
+    /// The text of a file with the changes so far; `None` if the file does not exist.
     pub(crate) fn text(&mut self, client: Client, path: &Path) -> Result<Option<String>, Failure> {
         if let Some(file) = self.files.iter().find(|file| file.path == path) {
             return Ok(file.after.clone());
@@ -124,12 +124,12 @@ impl Draft {
         Ok(self.files.last().and_then(|file| file.after.clone()))
     }
 
-    /// What shall be so far in a file that was looked at.
+    /// The planned text of a file that was read.
     pub(crate) fn current(&self, path: &Path) -> Option<&str> {
         self.files.iter().find(|file| file.path == path)?.after.as_deref()
     }
 
-    /// Says what shall be in a file that was looked at.
+    /// Sets the planned text of a file that was read.
     pub(crate) fn set(&mut self, path: &Path, after: Option<String>, what: impl Into<String>) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path)
             && file.after != after
@@ -139,21 +139,21 @@ impl Draft {
         }
     }
 
-    /// Remembers what of another program was taken out of a file.
+    /// Records an entry of another program that was removed from a file.
     pub(crate) fn retire(&mut self, path: &Path, retired: Retired) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
             file.retired.push(retired);
         }
     }
 
-    /// Directories that go with a file, innermost first, if they are empty then.
+    /// Sets the directories that are removed with a file if they are empty, innermost first.
     pub(crate) fn prune(&mut self, path: &Path, dirs: Vec<PathBuf>) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
             file.prune = dirs;
         }
     }
 
-    /// Says what stands in the way.
+    /// Adds a conflict.
     pub(crate) fn conflict(
         &mut self,
         client: Client,
@@ -169,7 +169,7 @@ impl Draft {
         });
     }
 
-    /// All files that were looked at.
+    /// All files that were read.
     pub(crate) fn all(&self) -> impl Iterator<Item = &File> {
         self.files.iter()
     }
@@ -180,7 +180,7 @@ impl Draft {
     }
 }
 
-/// A file's text; absent where there is no such file.
+/// The text of a file; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
     match std::fs::read(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
@@ -201,7 +201,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-/// A file that cannot be understood is not touched, and neither is any other.
+/// The failure for a file that cannot be understood. Then neither it nor any other file is changed.
 pub(crate) fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::setup("unparsable", format!("reading {} failed: {why}", path.display()))
         .hint("nothing was changed: fix the file, then run the command again")

@@ -1,8 +1,8 @@
-//! Writing files that others keep: all of a draft or nothing of it, each file in one step, through
-//! symbolic links, with the mode it had, and read back.
+//! Writes other programs' files: all of a draft or nothing. Follows symbolic links, keeps modes,
+//! and reads each file back.
 //!
-//! It knows the file system and nothing of clients. Its invariant: a file has either its old or its
-//! new content at every moment, and what changed since it was read is not overwritten.
+//! Knows the file system. Does not know clients. The invariants: a file has its whole old or its
+//! whole new content at every moment. A file that changed since it was read is not overwritten.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File as Open, OpenOptions, Permissions};
@@ -15,26 +15,27 @@ use nix::unistd::{AccessFlags, access, geteuid};
 use super::draft::{File, read};
 use crate::error::Failure;
 
-/// What a file is called until it is whole.
+/// The beginning of the name of an unfinished file.
 const UNFINISHED: &str = ".peerctl-setup-";
 
-/// Most symbolic links that lead to a file.
+/// Most symbolic links that are followed to a file.
 const LINKS_MAX: usize = 32;
 
-/// A file that shall be written, looked at closely.
+/// A file that will be written, after a close check.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// The file itself, behind all links.
     pub(crate) path: PathBuf,
-    /// Its mode, where it exists.
+    /// Its mode, if it exists.
     pub(crate) mode: Option<u32>,
-    /// Directories that have to be made for it, outermost first.
+    /// Directories that must be created for it, outermost first.
     pub(crate) dirs: Vec<PathBuf>,
-    /// Other names of the same file lead to it: it is written in place, so that they still do.
+    /// Whether the file has other names. Then it is written in place, so that they still lead to
+    /// it.
     linked: bool,
 }
 
-/// The file behind all symbolic links, also where it does not exist.
+/// The path behind all symbolic links, also if the file does not exist.
 fn behind_links(path: &Path) -> Result<PathBuf, Failure> {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS_MAX {
@@ -46,7 +47,7 @@ fn behind_links(path: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::file("following", path, io::Error::other("the symbolic links form a circle")))
 }
 
-/// Looks whether a file can be written, before anything is.
+/// Checks that a file can be written, before any is.
 pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
     let refused = |path: &Path, why: String, step: &str| {
         Failure::setup("not_writable", format!("writing {} is not possible: {why}", path.display()))
@@ -98,16 +99,16 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
     Ok(target)
 }
 
-/// Writes all changes, or, where one fails, takes those back that were made.
+/// Writes all changes. If one fails, restores those that were made.
 ///
 /// # Errors
-/// Where a file cannot be written or has changed since it was read.
+/// A file cannot be written, or has changed since it was read.
 pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     let targets = files.iter().map(|file| examine(&file.path)).collect::<Result<Vec<_>, _>>()?;
     for (done, (file, target)) in files.iter().zip(&targets).enumerate() {
         if let Err(failure) = write(target, file.before.as_deref(), file.after.as_deref()) {
             for (file, target) in files.iter().zip(&targets).take(done).rev() {
-                // What cannot be taken back is in the copies that were made before.
+                // If this fails as well, the copies from before still exist.
                 let _ = write(target, file.after.as_deref(), file.before.as_deref());
                 target.dirs.iter().rev().for_each(|dir| drop(fs::remove_dir(dir)));
             }
@@ -117,8 +118,7 @@ pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what a command that was killed left beside these files. Only one command writes at a
-/// time.
+/// Removes the unfinished files of a command that was killed. Only one command writes at a time.
 pub(crate) fn sweep<'a>(files: impl Iterator<Item = &'a File>) {
     let dirs: BTreeSet<PathBuf> = files
         .filter_map(|file| Some(behind_links(&file.path).ok()?.parent()?.to_path_buf()))
@@ -131,7 +131,7 @@ pub(crate) fn sweep<'a>(files: impl Iterator<Item = &'a File>) {
     }
 }
 
-/// Whether something stands below a directory that somebody made on purpose.
+/// Whether a directory has anything that was put there on purpose.
 pub(crate) fn is_occupied(dir: &Path) -> bool {
     let Ok(entries) = fs::read_dir(dir) else { return dir.symlink_metadata().is_ok() };
     entries.flatten().any(|entry| match entry.file_type() {
@@ -140,8 +140,7 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
     })
 }
 
-/// Removes the directories that go with files which are gone, if they are empty: whoever put
-/// something else there keeps it.
+/// Removes the empty directories of removed files. Directories with other content stay.
 pub(crate) fn prune<'a>(files: impl Iterator<Item = &'a File>) {
     let mut dirs: Vec<&PathBuf> =
         files.filter(|file| file.after.is_none()).flat_map(|file| &file.prune).collect();
@@ -184,7 +183,7 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
             .map_err(failed("setting the mode of"))?;
         new.as_file().sync_all().map_err(failed("writing beside"))?;
         new.persist(path).map_err(|error| failed("replacing")(error.error))?;
-        // The new name is on disk when the directory is.
+        // The new name is durable once the directory is synced.
         Open::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failed("writing the directory of"))?;

@@ -1,5 +1,7 @@
-//! Gemini CLI: a server in its settings. It has no way in between two steps that we use, so mail
-//! rides on tool results.
+//! Gemini CLI: a server in its settings.
+//!
+//! Knows the form of its entries. Gemini CLI has no hook that we use, so mail arrives with tool
+//! results.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +12,14 @@ use crate::error::Failure;
 
 const THIS: Client = Client::Gemini;
 
-/// Gemini CLI takes comments out before it reads its settings.
+/// Gemini CLI removes comments before it reads its settings.
 const DIALECT: Dialect = Dialect::Comments;
 
-/// The person's settings.
+/// The file of the person's settings.
 pub(crate) fn settings(place: &Place) -> PathBuf {
     place.gemini_dir.join("settings.json")
 }
 
-/// The server's entry.
 pub(crate) fn server(place: &Place) -> Value {
     let mut server = vec![
         ("command".to_owned(), Value::text(place.command())),
@@ -33,7 +34,7 @@ pub(crate) fn server(place: &Place) -> Value {
     Value::Object(server)
 }
 
-/// Drafts what belongs into Gemini CLI.
+/// Drafts the changes for Gemini CLI.
 pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     let path = settings(place);
     let text = draft.text(THIS, &path)?.unwrap_or_default();
@@ -82,7 +83,7 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The settings without what is ours in them.
+/// The settings without our entries.
 pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
     if text.trim().is_empty() {
         return Ok(Some(text.to_owned()));
@@ -96,7 +97,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     Ok(Some(without.unwrap_or_else(|| text.to_owned())))
 }
 
-/// The file in which something of ours may be.
+/// The file that may have entries of ours.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
     vec![(settings(place), Vec::new())]
 }

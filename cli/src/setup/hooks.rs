@@ -1,8 +1,8 @@
-//! Which hooks are installed in which client, and in which form: one table per client.
+//! The hooks that setup installs in each client, and their form: one table per client.
 //!
-//! The `mcp_tool` form calls the adapter that the client runs anyway and saves a process, but only
-//! where a server is connected: a session's start comes before that, its end after it. What a hook
-//! hears and answers is not known here.
+//! The `mcp_tool` form calls the running adapter and saves a process, but needs a connected server.
+//! A session's start comes before the server, and its end after it, so those two are commands. This
+//! module does not know what the adapter does with an event.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use toml_edit::TableLike;
 use super::json::{self, Dialect, Node, Step, Syntax, Value};
 use super::{Client, Place, SERVER, shell_word, toml};
 
-/// The adapter's tool that hooks call; it is not listed.
+/// The tool of the adapter that hooks call; the adapter does not list it.
 pub(crate) const TOOL: &str = "hook";
 
-/// How long a client waits for a hook, in seconds. It is a thousand times what one takes, and stops
-/// nobody for long.
+/// Seconds that a client waits for a hook: a thousand times its usual time, and still short for a
+/// person.
 const TIMEOUT_S: u64 = 5;
 
-/// How long Codex waits at most for a hook at a session's end, in seconds; it warns of more.
+/// Most seconds that Codex waits for a hook at a session's end; Codex warns about more.
 const CODEX_END_TIMEOUT_S: u64 = 3;
 
 /// One hook of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hook {
-    /// What happens in the client, in its words.
+    /// The event, in the client's words.
     pub(crate) event: &'static str,
-    /// Only for tools whose name matches.
+    /// The pattern of the tools for which the hook runs; `None`: all.
     matcher: Option<&'static str>,
     form: Form,
 }
@@ -40,7 +40,7 @@ enum Form {
     Tool(&'static [&'static str]),
 }
 
-/// Claude Code puts an empty text in the place of what an event does not have.
+/// Claude Code passes an empty text for a field that an event does not have.
 const CLAUDE_FIELDS: &[&str] = &[
     "hook_event_name",
     "session_id",
@@ -53,8 +53,8 @@ const CLAUDE_FIELDS: &[&str] = &[
     "stop_hook_active",
 ];
 
-/// `PreToolUse` tells a subagent's call of our tools from the main conversation's before the call
-/// arrives.
+/// `PreToolUse` tells a subagent's call of our tools from one of the main conversation, before the
+/// call arrives.
 const CLAUDE: &[Hook] = &[
     Hook { event: "SessionStart", matcher: None, form: Form::Command },
     Hook { event: "UserPromptSubmit", matcher: None, form: Form::Tool(CLAUDE_FIELDS) },
@@ -68,7 +68,7 @@ const CLAUDE: &[Hook] = &[
     Hook { event: "SessionEnd", matcher: None, form: Form::Command },
 ];
 
-/// Codex passes over a hook that names a field which its event does not have.
+/// Codex skips a hook that names a field which its event does not have.
 const CODEX: &[Hook] = &[
     Hook { event: "SessionStart", matcher: None, form: Form::Command },
     Hook {
@@ -112,7 +112,6 @@ const CODEX: &[Hook] = &[
     Hook { event: "SessionEnd", matcher: None, form: Form::Command },
 ];
 
-/// The hooks of a client.
 pub(crate) fn of(client: Client) -> &'static [Hook] {
     match client {
         Client::Claude => CLAUDE,
@@ -121,7 +120,7 @@ pub(crate) fn of(client: Client) -> &'static [Hook] {
     }
 }
 
-/// The server's name as the client's hooks write it.
+/// The server's name in the client's hooks.
 fn server(client: Client) -> &'static str {
     match client {
         Client::Claude => "plugin:peers:peers",
@@ -130,7 +129,7 @@ fn server(client: Client) -> &'static str {
 }
 
 impl Hook {
-    /// What the client's shell runs, where the hook is a command.
+    /// The shell command of a hook that is a command.
     fn command(&self, place: &Place, client: Client) -> String {
         let dir = place
             .peerd_dir
@@ -186,8 +185,8 @@ impl Hook {
         Value::Object(group)
     }
 
-    /// What Codex 0.169 writes down when its user trusts this hook: the digest of the event and the
-    /// group as JSON, the names in order. It is compared and never written.
+    /// The digest that Codex 0.169 records when its user trusts this hook: of the event and the
+    /// group as JSON, with sorted names. It is compared and never written.
     pub(crate) fn codex_digest(&self, place: &Place) -> String {
         let handler = self
             .handler(place, Client::Codex)
@@ -208,7 +207,7 @@ impl Hook {
         digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
     }
 
-    /// `PostToolUse` as Codex' own notes write it: `post_tool_use`.
+    /// The event in Codex's own records: `PostToolUse` becomes `post_tool_use`.
     pub(crate) fn snake_event(&self) -> String {
         let mut name = String::new();
         for (place, character) in self.event.char_indices() {
@@ -220,7 +219,7 @@ impl Hook {
         name
     }
 
-    /// The group of this one hook, as tables of TOML.
+    /// The group of this one hook, as TOML tables.
     pub(crate) fn toml(&self, place: &Place, client: Client) -> String {
         let mut text = format!("[[hooks.{}]]\n", self.event);
         if let Some(matcher) = self.matcher {
@@ -245,16 +244,16 @@ impl Hook {
     }
 }
 
-/// Where in one event a handler of ours is.
+/// The position of a handler of ours in one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The event, in the client's words.
     pub(crate) event: String,
-    /// The group's place among the event's groups, and the handler's in its group.
+    /// The index of the group in the event, and of the handler in the group.
     pub(crate) place: (usize, usize),
-    /// The group has no other handler.
+    /// Whether the group has no other handler.
     pub(crate) alone: bool,
-    /// It is what this version installs.
+    /// Whether it is the handler that this version installs.
     pub(crate) current: bool,
 }
 
@@ -276,7 +275,7 @@ pub(crate) fn in_group(
     ours.map(found).collect()
 }
 
-/// Our handlers in a file of JSON that has `hooks`.
+/// Our handlers in a JSON file that has `hooks`.
 pub(crate) fn in_json(place: &Place, client: Client, text: &str, root: &Node) -> Vec<Found> {
     let mut found = Vec::new();
     for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
@@ -293,7 +292,7 @@ pub(crate) fn in_json(place: &Place, client: Client, text: &str, root: &Node) ->
 /// The text of such a file without these handlers.
 pub(crate) fn without(text: &str, found: &[Found]) -> Result<String, Syntax> {
     let mut text = text.to_owned();
-    // From the end, so that the places before hold.
+    // From the end, so that the earlier positions stay valid.
     for found in found.iter().rev() {
         let mut steps =
             vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
@@ -305,11 +304,10 @@ pub(crate) fn without(text: &str, found: &[Found]) -> Result<String, Syntax> {
     Ok(text)
 }
 
-/// A handler as it stands in a file: its texts, numbers and switches by their paths, such as
-/// `input.session_id`.
+/// A handler in a file: its texts, numbers and booleans by path, such as `input.session_id`.
 pub(crate) type Handler = BTreeMap<String, String>;
 
-/// Whether a handler is one of ours, of whatever version.
+/// Whether a handler is one of ours, of any version.
 pub(crate) fn is_ours(place: &Place, client: Client, handler: &Handler) -> bool {
     let part = |key: &str| handler.get(key).map(String::as_str);
     match part("type") {
@@ -322,8 +320,8 @@ pub(crate) fn is_ours(place: &Place, client: Client, handler: &Handler) -> bool 
     }
 }
 
-/// Whether a handler of ours is the one that this version installs for an event; what else stands
-/// in it is the person's.
+/// Whether a handler of ours is the one that this version installs for an event. Further fields in
+/// it are the person's.
 pub(crate) fn is_current(place: &Place, client: Client, event: &str, handler: &Handler) -> bool {
     let Some(hook) = of(client).iter().find(|hook| hook.event == event) else { return false };
     let text = Value::Object(
@@ -337,7 +335,7 @@ pub(crate) fn is_current(place: &Place, client: Client, event: &str, handler: &H
     from_json(&text, &wanted).iter().all(|(key, value)| handler.get(key) == Some(value))
 }
 
-/// A handler in JSON.
+/// Reads a handler from JSON.
 pub(crate) fn from_json(text: &str, node: &Node) -> Handler {
     fn walk(text: &str, node: &Node, path: &str, found: &mut Handler) {
         for entry in node.entries() {
@@ -356,7 +354,7 @@ pub(crate) fn from_json(text: &str, node: &Node) -> Handler {
     found
 }
 
-/// A handler in TOML.
+/// Reads a handler from TOML.
 pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
     fn walk(table: &dyn TableLike, path: &str, found: &mut Handler) {
         for (key, item) in table.iter() {
@@ -385,7 +383,7 @@ pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
 mod tests {
     use super::*;
 
-    /// The digests are those that Codex 0.171.0 told of these hooks in its `hooks/list`.
+    /// Codex 0.171.0 reported these digests of these hooks in its `hooks/list`.
     #[test]
     fn the_digest_of_a_hook_is_the_one_that_codex_computes() {
         let place = Place {

@@ -1,9 +1,9 @@
-//! Wiring clients up: what `setup`, `uninstall` and `doctor` know of each client's files.
+//! Sets up clients: the shared part of `setup`, `uninstall` and `doctor`.
 //!
-//! A client's file here ([`claude`], [`codex`], [`gemini`]) says what belongs where in that client;
-//! the rest is shared: [`draft`] gathers what shall change, [`files`] writes it all or not at all,
-//! [`runs`] remembers what was there before, and [`undo`] goes back. Nothing here talks to the
-//! broker or prints.
+//! Each client has a module with the form of its entries: [`claude`], [`codex`], [`gemini`]. The
+//! other modules are shared: [`draft`] collects the planned changes, [`files`] writes all of them
+//! or none. [`runs`] records the files of earlier runs, and [`undo`] restores them. Invariant:
+//! nothing here talks to the broker or prints.
 
 pub(crate) mod alias;
 pub(crate) mod claude;
@@ -50,7 +50,7 @@ pub(crate) enum Client {
 impl Client {
     pub(crate) const ALL: [Self; 3] = [Self::Claude, Self::Codex, Self::Gemini];
 
-    /// Its name on the command line.
+    /// The client's name on the command line.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Claude => "claude",
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    /// Its name in a sentence.
+    /// The client's name in a sentence.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Claude => "Claude Code",
@@ -68,7 +68,7 @@ impl Client {
         }
     }
 
-    /// The client that somebody named.
+    /// The client with this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let known = |client: &Self| {
@@ -78,28 +78,29 @@ impl Client {
     }
 }
 
-/// Where everything is: asked of the environment once.
+/// The paths that setup uses, read from the environment once.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) home: PathBuf,
-    /// Claude Code's own directory.
+    /// Claude Code's configuration directory.
     pub(crate) claude_dir: PathBuf,
-    /// Claude Code's own memory, in which `claude mcp add` writes.
+    /// Claude Code's state file, to which `claude mcp add` writes.
     pub(crate) claude_json: PathBuf,
-    /// Codex' own directory.
+    /// Codex's configuration directory.
     pub(crate) codex_dir: PathBuf,
-    /// Gemini CLI's own directory.
+    /// Gemini CLI's configuration directory.
     pub(crate) gemini_dir: PathBuf,
-    /// What clients shall run: an absolute path that outlives an update where one is known.
+    /// The program that clients will run: an absolute path, if possible one that survives an
+    /// update.
     pub(crate) executable: PathBuf,
-    /// The state directory, where it is not the usual one.
+    /// The state directory, if it is not the default one.
     pub(crate) peerd_dir: Option<PathBuf>,
-    /// Our own files.
+    /// The paths of our own files.
     pub(crate) location: Location,
 }
 
 impl Place {
-    /// Looks at the environment.
+    /// Reads the environment.
     pub(crate) fn from_env(endpoint: &Endpoint) -> Result<Self, Failure> {
         if let Some((home, owner)) = whose::foreign_home() {
             let (home, owner) = (home.display(), whose::user(owner));
@@ -142,7 +143,7 @@ impl Place {
         })
     }
 
-    /// Whether a client is there, by what it leaves in the home directory.
+    /// Whether a client is installed, judged by its files in the home directory.
     pub(crate) fn has(&self, client: Client) -> bool {
         match client {
             Client::Claude => self.claude_dir.is_dir() || self.claude_json.is_file(),
@@ -151,19 +152,19 @@ impl Place {
         }
     }
 
-    /// The executable as text. Configuration files hold nothing else.
+    /// The executable as text, which is all that a configuration file can hold.
     pub(crate) fn command(&self) -> String {
         self.executable.display().to_string()
     }
 
-    /// What an entry of ours should say of the state directory, where it says something already or
-    /// where it must.
+    /// The state directory for an entry of ours: if the entry names one already, or if the
+    /// directory is not the default.
     pub(crate) fn dir_beside(&self, said: Option<&str>) -> Option<String> {
         let usual = || said.map(|_| self.location.dir());
         self.peerd_dir.as_deref().or_else(usual).map(|dir| dir.display().to_string())
     }
 
-    /// Whether `command` with `args` is an adapter of ours, of this or of another installation.
+    /// Whether `command` with `args` is an adapter of this or another installation.
     pub(crate) fn runs_adapter(&self, command: &str, args: &[&str]) -> bool {
         self.is_ours(command) && args == ["mcp"]
     }
@@ -180,13 +181,13 @@ impl Place {
         let Some((before, _)) = line.split_once(&format!(" hook {} ", client.as_str())) else {
             return false;
         };
-        // The path may be quoted and may have spaces in it; what stands before it are variables.
+        // The path may be quoted and have spaces; variables may stand before it.
         let path = before.trim_end_matches(['\'', '"']);
         self.is_ours(path)
             || path.rsplit(['\'', '"', ' ']).next().is_some_and(|path| self.is_ours(path))
     }
 
-    /// What should be said about the executable before clients are told to run it.
+    /// A doubt about the executable, to report before clients are set up to run it.
     pub(crate) fn doubt(&self) -> Option<Remark> {
         let built = self
             .executable
@@ -203,8 +204,8 @@ impl Place {
     }
 }
 
-/// The path by which a program lasts: the one on `PATH` that leads to the same file, because
-/// package managers keep that one and replace the file behind it.
+/// The path on `PATH` that leads to this program's file, if any. Package managers keep that path
+/// and replace the file behind it.
 fn lasting_path(executable: &Path, path: Option<OsString>) -> PathBuf {
     let (Ok(file), Some(name)) = (executable.canonicalize(), executable.file_name()) else {
         return executable.to_path_buf();
@@ -218,7 +219,7 @@ fn lasting_path(executable: &Path, path: Option<OsString>) -> PathBuf {
         .unwrap_or_else(|| executable.to_path_buf())
 }
 
-/// A word of a shell's command line.
+/// Quotes a word for a shell's command line, if needed.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

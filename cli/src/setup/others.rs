@@ -1,21 +1,20 @@
-//! Clients that are wired up by hand: what to write where.
+//! Clients that are set up by hand: the entry to add, and its file.
 //!
-//! Only the form of each client's entry is known here. Any MCP client works with the command, the
-//! argument and stdio.
+//! Knows only the form of each client's entry. Any MCP client works with the command, the argument
+//! and stdio.
 
 use super::json::Value;
 use super::{Place, SERVER};
 
-/// What somebody writes into a client's file.
+/// An entry that a person adds to a client's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Snippet {
-    /// Where it belongs.
+    /// The file it belongs to.
     pub(crate) place: String,
-    /// The text.
     pub(crate) text: String,
 }
 
-/// The snippet for a client by its name; for one that is not known, the form that most have.
+/// The entry for a client, by its name. An unknown client gets the most common form.
 pub(crate) fn snippet(place: &Place, client: &str) -> Snippet {
     let command = Value::text(place.command());
     let args = Value::Array(vec![Value::text("mcp")]);

@@ -1,8 +1,8 @@
-//! Entries of agent-peers and claude-peers, which do what peerd does and would show every message
-//! to a second mailbox.
+//! Entries of agent-peers and claude-peers. They do the same as peerd, and would deliver messages
+//! of another system.
 //!
-//! They are found by their names and by the path of what they run. They are taken out only where
-//! the person says so, and `setup --undo` puts them back.
+//! Recognizes them by their names and by the path of what they run. Invariant: they are removed
+//! only if the person agrees, and `setup --undo` restores them.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use super::toml::{self, Target};
 use super::{Client, Place, claude, codex, gemini};
 use crate::error::Failure;
 
-/// What their names and paths contain.
+/// The texts by which their names and paths are recognized.
 const NAMES: [&str; 2] = ["agent-peers", "claude-peers"];
 
 fn is_theirs(text: &str) -> bool {
     NAMES.iter().any(|name| text.contains(name))
 }
 
-/// An entry of theirs.
+/// An entry of one of these programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) client: Client,
-    /// Where it is, in words.
+    /// The place of the entry, in words.
     pub(crate) what: String,
     path: std::path::PathBuf,
     place: Where,
@@ -37,7 +37,7 @@ enum Where {
     Toml(Target),
 }
 
-/// All of their entries in a client's files. A file that cannot be read is somebody else's finding.
+/// All such entries in a client's files. A file that cannot be read is a failure.
 pub(crate) fn find(
     place: &Place,
     client: Client,
@@ -95,7 +95,7 @@ fn in_json(
         }
     }
     for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
-        // The last first, so that the places of the others hold while they are taken out.
+        // From the end, so that the earlier positions stay valid.
         for (number, group) in event.value.entries().iter().enumerate().rev() {
             let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
             let theirs = |handler: &json::Entry| {
@@ -136,7 +136,7 @@ fn in_toml(path: &Path, draft: &mut Draft, found: &mut Vec<Found>) -> Result<(),
     Ok(())
 }
 
-/// Takes the entries out, and remembers them.
+/// Removes the entries, and records them.
 pub(crate) fn take_out(draft: &mut Draft, all: &[Found]) -> Result<(), Failure> {
     for found in all {
         let Some(text) = draft.text(found.client, &found.path)? else { continue };

@@ -1,9 +1,9 @@
-//! What earlier runs of setup changed: a directory per run, with a manifest and a copy of each file
-//! before and after.
+//! The records of earlier runs of setup: one directory per run, with a manifest and a copy of each
+//! file before and after.
 //!
-//! It knows the directory `backups/setup` in the state directory. Its invariant: a run's directory
-//! is on disk before any file is changed, so that a run that was interrupted can be finished or
-//! taken back.
+//! Knows the directory `backups/setup` in the state directory. Does not know the clients.
+//! Invariant: a run's directory is on disk before any file is changed. So an interrupted run can be
+//! finished or undone.
 
 use std::fs::{self, File as Open};
 use std::io;
@@ -21,22 +21,22 @@ use crate::output::{now, rfc3339};
 
 const MANIFEST: &str = "manifest.json";
 
-/// What the person answered, so that they are asked once.
+/// The person's answers, so that each question is asked once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answers {
-    /// May the message tools run without a dialog?
+    /// Whether the message tools may run without a dialog.
     pub(crate) tools: Option<bool>,
-    /// May mail go through Claude's inbox socket where a session bypasses permissions? The broker
-    /// keeps what counts.
+    /// Whether the inbox socket may be used in sessions that bypass permissions. The broker stores
+    /// the answer that counts.
     #[serde(default)]
     pub(crate) inbox_socket: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
-    /// When, in RFC 3339.
+    /// The time of the run, in RFC 3339.
     at: String,
-    /// Which peerctl.
+    /// The version of this peerctl.
     version: String,
     answers: Answers,
     files: Vec<Entry>,
@@ -46,16 +46,15 @@ struct Manifest {
 struct Entry {
     client: Client,
     path: PathBuf,
-    /// The copies' names begin with it: `0.before`, `0.after`.
+    /// The beginning of the copies' names: `0.before`, `0.after`.
     number: usize,
     existed: bool,
     exists: bool,
     retired: Vec<Retired>,
-    /// Directories that were made for it, outermost first.
+    /// Directories that were created for it, outermost first.
     dirs: Vec<PathBuf>,
 }
 
-/// One file of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) client: Client,
@@ -66,7 +65,6 @@ pub(crate) struct Record {
     pub(crate) dirs: Vec<PathBuf>,
 }
 
-/// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
     dir: PathBuf,
@@ -74,7 +72,7 @@ pub(crate) struct Run {
     pub(crate) records: Vec<Record>,
 }
 
-/// All runs, the oldest first; nobody else changes them meanwhile.
+/// All runs, oldest first. No other command changes them meanwhile.
 #[derive(Debug)]
 pub(crate) struct Runs {
     dir: PathBuf,
@@ -84,29 +82,29 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Reads what earlier runs left; makes nothing, and waits for nobody.
+    /// Reads the records of earlier runs. Creates nothing, and waits for no lock.
     pub(crate) fn load(location: &Location) -> Result<Self, Failure> {
         let dir = location.backups().join("setup");
         Ok(Self { all: scan(&dir)?, dir, lock: None })
     }
 
-    /// The same, for a command that writes: only one does at a time.
+    /// Does the same with a lock, for a command that writes.
     pub(crate) fn hold(location: &Location) -> Result<Self, Failure> {
         let lock = match Open::open(location.backups().join("setup")) {
             Ok(dir) => Some(locked(dir)?),
-            // The first run makes it, and locks it then.
+            // The first run creates the directory, and locks it then.
             Err(_) => None,
         };
         Ok(Self { lock, ..Self::load(location)? })
     }
 
-    /// Reads once more, after something was written down.
+    /// Reads the records again, after one was written.
     pub(crate) fn reload(&mut self) -> Result<(), Failure> {
         self.all = scan(&self.dir)?;
         Ok(())
     }
 
-    /// What the person answered when they were last asked.
+    /// The person's latest answers.
     pub(crate) fn answers(&self) -> Answers {
         let mut answers = Answers::default();
         for run in &self.all {
@@ -116,13 +114,13 @@ impl Runs {
         answers
     }
 
-    /// All records of one file, the newest first.
+    /// All records of one file, newest first.
     pub(crate) fn of<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Record> {
         self.all.iter().rev().flat_map(|run| &run.records).filter(move |record| record.path == path)
     }
 
-    /// Whether a file is as a run left it or, where a run was cut off, as it found it. None where
-    /// no run knows it.
+    /// Whether a file is as a run left it, or as an interrupted run found it. `None`: no run has a
+    /// record of it.
     pub(crate) fn is_as_left(&self, path: &Path, text: &str) -> Option<bool> {
         let mut records = self.of(path).peekable();
         records.peek()?;
@@ -131,14 +129,14 @@ impl Runs {
         }))
     }
 
-    /// Writes down what is about to be changed; returns where.
+    /// Records the planned changes. Returns the directory of the record.
     pub(crate) fn begin(&mut self, files: &[&File], answers: Answers) -> Result<PathBuf, Failure> {
         make(&self.dir)?;
         if self.lock.is_none() {
             let open = Open::open(&self.dir);
             let open = open.map_err(|source| Failure::file("opening", self.dir.clone(), source))?;
             self.lock = Some(locked(open)?);
-            // Another first run may have been quicker.
+            // Another first run may have been faster.
             self.reload()?;
         }
         let next = self
@@ -177,7 +175,7 @@ impl Runs {
         Ok(dir)
     }
 
-    /// Forgets the records of these clients for which `done` says so, and their copies.
+    /// Deletes the records for which `done` returns true, with their copies.
     pub(crate) fn forget(&mut self, done: impl Fn(&Record) -> bool) -> Result<(), Failure> {
         for run in &mut self.all {
             for (place, record) in run.records.iter().enumerate().rev() {
@@ -197,14 +195,14 @@ impl Runs {
             }
         }
         self.all.retain(|run| !run.records.is_empty());
-        // What is empty goes, what is not stays.
+        // Only empty directories are removed.
         let _ = fs::remove_dir(&self.dir);
         let _ = self.dir.parent().map(fs::remove_dir);
         Ok(())
     }
 }
 
-/// The runs in a directory, the oldest first.
+/// The runs in a directory, oldest first.
 fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
     let failed = |source| Failure::file("reading", dir, source);
     let mut names = Vec::new();
@@ -220,7 +218,7 @@ fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
     names.sort();
     let mut all = Vec::new();
     for dir in names {
-        // Without a manifest a run was interrupted before it changed anything.
+        // A run without a manifest was interrupted before it changed anything.
         if let Some(text) = read(&dir.join(MANIFEST))? {
             all.push(Run::read(dir, &text)?);
         }
@@ -228,7 +226,7 @@ fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
     Ok(all)
 }
 
-/// A directory can be locked like a file.
+/// Locks a directory, which works as for a file.
 fn locked(dir: Open) -> Result<Open, Failure> {
     dir.try_lock().map_err(|_| {
         Failure::setup("busy", "another setup or uninstall is running")
@@ -275,7 +273,7 @@ fn make(dir: &Path) -> Result<(), Failure> {
     made.map_err(|source| Failure::file("making the directory", dir, source))
 }
 
-/// Writes a file of our own in one step, readable by nobody else: it may hold what is in the
+/// Writes a file of our own in one step, readable only by this user: it may have content of the
 /// clients' files.
 fn keep(path: &Path, text: &str) -> Result<(), Failure> {
     let dir = path.parent().unwrap_or(Path::new("/"));

@@ -1,18 +1,18 @@
-//! Asking the person at the terminal.
+//! Asks the person at the terminal.
 //!
-//! Questions go to standard error and answers come from standard input, so that a plan on standard
-//! output can be kept. It asks a terminal, or whoever has written answers into a pipe; never an
-//! input that says nothing.
+//! Writes questions to standard error and reads answers from standard input, so that a plan on
+//! standard output can be saved. Invariant: it asks only a terminal, or a pipe that has an answer
+//! ready.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-/// How long an input that is no terminal may take to say something, in milliseconds.
+/// Milliseconds in which a pipe must have an answer.
 const PATIENCE_MS: u16 = 200;
 
-/// Whether somebody is there to answer.
+/// Whether a person or a pipe can answer.
 pub(crate) fn is_there() -> bool {
     let mut input = io::stdin().lock();
     if input.is_terminal() {
@@ -22,23 +22,22 @@ pub(crate) fn is_there() -> bool {
         let mut asked = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
         poll(&mut asked, PATIENCE_MS).is_ok_and(|ready| ready > 0)
     };
-    // What is read here stays in the buffer that the answers come from.
+    // Bytes that are read here stay in the buffer from which the answers are read.
     says_something && input.fill_buf().is_ok_and(begins_with_an_answer)
 }
 
-/// Whether an input that is no terminal was meant for us: a script that is read from it was not.
+/// Whether a pipe begins with an answer. A script that the shell reads from it does not.
 fn begins_with_an_answer(input: &[u8]) -> bool {
     let first = input.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_answer = |answer: &str| first.trim_ascii().eq_ignore_ascii_case(answer.as_bytes());
     !input.is_empty() && ["", "y", "yes", "n", "no"].into_iter().any(is_answer)
 }
 
-/// Asks a question that is answered with yes or no; an empty line, or the end of the input, is
-/// `default`.
+/// Asks a yes-or-no question. An empty line means `default`; the end of the input means no.
 pub(crate) fn asks(question: &str, default: bool) -> bool {
     let choice = if default { "[Y/n]" } else { "[y/N]" };
     let mut stderr = io::stderr().lock();
-    // Where nobody can be asked, nobody said yes.
+    // If the question cannot be asked, the answer is no.
     if write!(stderr, "{question} {choice} ").and_then(|()| stderr.flush()).is_err() {
         return false;
     }

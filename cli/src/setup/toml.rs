@@ -1,16 +1,16 @@
-//! A TOML editor that appends tables, takes tables out or sets a value, and touches no other byte.
+//! A TOML editor that appends tables, removes tables or sets a value, and changes no other byte.
 //!
-//! `toml_edit` reads the text and says where each table and value stands; the edits are made on the
-//! bytes, because writing a whole document anew would change line ends. It does not know files or
-//! what the tables mean. Its invariant: what [`append`] added, [`remove`] takes out to the byte: a
-//! text without a final newline still has none.
+//! Knows TOML: `toml_edit` reads a text and reports the position of each table and value. Edits are
+//! made on the bytes, because writing the whole document would change line ends. Does not know
+//! files or the meaning of a table. Invariant: [`remove`] undoes [`append`] to the byte. A text
+//! without a final newline still has none.
 
 use std::ops::Range;
 
 use thiserror::Error;
 use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike};
 
-/// Why a text is no TOML, and where.
+/// Why a text is not TOML, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {what}")]
 pub(crate) struct Syntax {
@@ -22,7 +22,7 @@ pub(crate) struct Syntax {
 /// Reads a text.
 ///
 /// # Errors
-/// Where it is no TOML.
+/// The text is not TOML.
 pub(crate) fn parse(text: &str) -> Result<Document<&str>, Syntax> {
     Document::parse(text).map_err(|error| {
         let place = error.span().map_or(text.len(), |span| span.start).min(text.len());
@@ -33,7 +33,7 @@ pub(crate) fn parse(text: &str) -> Result<Document<&str>, Syntax> {
     })
 }
 
-/// The item at the end of a way through tables.
+/// The item at the end of a path of tables.
 pub(crate) fn at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a Item> {
     path.iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
 }
@@ -42,20 +42,21 @@ fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// Appends tables, written with `\n`, behind an empty line.
+/// Appends tables, written with `
+/// `, after an empty line.
 pub(crate) fn append(text: &str, tables: &str) -> String {
     let newline = newline(text);
     let tables = tables.trim_end().replace('\n', newline);
     match text.trim_start_matches('\u{feff}') {
         "" => format!("{text}{tables}{newline}"),
         other if other.ends_with('\n') => format!("{text}{newline}{tables}{newline}"),
-        // A text that ends within a line still does.
+        // A text without a final newline still has none.
         _ => format!("{text}{newline}{newline}{tables}"),
     }
 }
 
-/// The array of tables at the end of a way through tables and, by their numbers, elements of such
-/// arrays.
+/// The array of tables at the end of a path. The path leads through tables and, by number, through
+/// elements of such arrays.
 fn array_at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a ArrayOfTables> {
     let mut table: &dyn TableLike = document.as_table();
     let mut keys = path.iter();
@@ -71,15 +72,15 @@ fn array_at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a Array
     None
 }
 
-/// Which tables to take out: a table with all below it, by its path, or some elements of an array
-/// of tables. The way to the latter may lead through elements, named by their numbers.
+/// Tables to remove: a table with all tables below it, by path, or elements of an array of tables.
+/// A path may lead through elements, named by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Table(Vec<String>),
     Elements(Vec<String>, Vec<usize>),
 }
 
-/// The lines in which tables stand, with the blank lines between those that follow each other.
+/// The lines of the tables, with the blank lines between adjacent ones.
 fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax> {
     let document = parse(text)?;
     let mut ranges: Vec<Range<usize>> = Vec::new();
@@ -97,7 +98,7 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
                 None => {}
                 Some((_, Some(table))) => headed(table, &mut ranges),
                 Some((item, None)) => {
-                    // `peers = { … }` within a table of its own lines.
+                    // `peers = { … }` inside of a table with its own lines.
                     let parent =
                         path.split_last().and_then(|(key, way)| Some((key, at(&document, way)?)));
                     let key = parent.and_then(|(key, parent)| parent.as_table()?.key(key)?.span());
@@ -126,10 +127,10 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
     Ok(merged)
 }
 
-/// The tables as they stand in the text.
+/// The text of the tables.
 ///
 /// # Errors
-/// Where the text is no TOML, or a target is part of an inline table.
+/// The text is not TOML, or a target is part of an inline table.
 pub(crate) fn excerpt(text: &str, targets: &[Target]) -> Result<String, Syntax> {
     Ok(lines_of(text, targets)?
         .into_iter()
@@ -138,10 +139,10 @@ pub(crate) fn excerpt(text: &str, targets: &[Target]) -> Result<String, Syntax> 
         .join("\n"))
 }
 
-/// Takes tables out. Nothing where none of them is there.
+/// Removes tables. `None`: the text has none of them.
 ///
 /// # Errors
-/// Where the text is no TOML, or a target is part of an inline table: the text then names it.
+/// The text is not TOML, or a target is part of an inline table, which the error names.
 pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, Syntax> {
     let merged = lines_of(text, targets)?;
     if merged.is_empty() {
@@ -151,7 +152,7 @@ pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, S
     let mut from = 0;
     for range in merged {
         let before = &text[from..range.start];
-        // The empty line that `append` put before it goes with it.
+        // The empty line that `append` added is removed as well.
         let bare =
             before.strip_suffix('\n').map(|before| before.strip_suffix('\r').unwrap_or(before));
         let bare = bare.filter(|bare| {
@@ -182,7 +183,7 @@ fn inline(text: &str, item: &Item, path: &[&str]) -> Syntax {
     }
 }
 
-/// The ranges of a table with a header and of all tables below it that have one.
+/// The ranges of a table with a header, and of all tables with headers below it.
 fn headed(table: &Table, ranges: &mut Vec<Range<usize>>) {
     if let Some(span) = table.span().filter(|_| !table.is_implicit()) {
         ranges.push(span.start..end_of(table, span.end));
@@ -198,7 +199,7 @@ fn headed(table: &Table, ranges: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Where a table's own last value ends.
+/// The end of a table's own last value.
 fn end_of(table: &Table, header: usize) -> usize {
     let ends = table.iter().map(|(_, item)| match item {
         Item::Value(value) => value.span().map_or(0, |span| span.end),
@@ -215,12 +216,12 @@ fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Sets `key` in the table at the end of `path` to a value, given as TOML: in its place where it
-/// has one, else in a line of its own under the table's header. Nothing where the table is not
-/// there, or is no table with a header.
+/// Sets `key` in the table at the end of `path` to a value, given as TOML. An existing value is
+/// replaced; a new key is added at the end of the table. `None`: the table does not exist or has no
+/// header.
 ///
 /// # Errors
-/// Where the text is no TOML.
+/// The text is not TOML.
 pub(crate) fn set(
     text: &str,
     path: &[&str],
@@ -253,14 +254,11 @@ pub(crate) fn set(
     }))
 }
 
-/// A string as TOML.
 pub(crate) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML basic string, but for the escape of the slash and of DEL, which JSON
-    // leaves alone.
+    // A JSON string is a TOML basic string, except for DEL, which JSON leaves unescaped.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 
-/// A list of strings as TOML.
 pub(crate) fn list(texts: &[&str]) -> String {
     format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
 }
@@ -351,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Tables as people write them; each may stand behind any other.
+    /// Tables as people write them, in any order.
     const PIECES: [&str; 9] = [
         "\n",
         "# a remark with [brackets] and = signs\n",
@@ -381,7 +379,7 @@ mod tests {
             if crlf {
                 text = text.replace('\n', "\r\n");
             }
-            // Two pieces may be the same table; such a text is none.
+            // Two pieces may be the same table; such a text is not TOML.
             if parse(&text).is_ok() {
                 let after = append(&text, TABLES);
                 prop_assert!(parse(&after).is_ok(), "{after:?}");

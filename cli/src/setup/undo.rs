@@ -1,8 +1,8 @@
-//! Going back: to what was there before setup, or to what is there without us.
+//! Restores files: to their state before setup, or to their state without our entries.
 //!
-//! A file that is as setup left it gets back the copy that was made of it. One that was edited
-//! since keeps what others wrote, and loses what is ours. A step that was done before, by an
-//! earlier attempt, is passed over.
+//! Knows the records of earlier runs. A file that is as setup left it gets its copy back. A file
+//! that was edited since keeps the other edits, and loses our entries. A step that an earlier
+//! attempt did is skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::runs::{Record, Runs};
 use super::{Client, Place, alias, claude, codex, gemini, toml};
 use crate::error::Failure;
 
-/// Drafts the way back to before the first run, for some clients: also what was retired comes back.
+/// Drafts the state before the first run, for some clients. Retired entries are restored as well.
 pub(crate) fn undo(
     place: &Place,
     runs: &Runs,
@@ -55,8 +55,7 @@ pub(crate) fn undo(
     Ok(())
 }
 
-/// Drafts the removal of all that is ours, for some clients; works also where nothing is
-/// remembered.
+/// Drafts the removal of all our entries, for some clients. Also works without any record.
 pub(crate) fn uninstall(
     place: &Place,
     runs: &Runs,
@@ -84,12 +83,12 @@ pub(crate) fn uninstall(
     Ok(())
 }
 
-/// Says what shall be left of a file. One that setup made goes when nothing is left in it, with the
-/// directories made for it.
+/// Sets the remaining text of a file. A file that setup created is removed if nothing is left in
+/// it, with the directories that were created for it.
 fn settle(draft: &mut Draft, path: &Path, records: &[&Record], text: Option<String>, what: &str) {
     let now = draft.current(path);
-    // Where nothing is remembered, the text tells it: this is how a file looks that setup made, and
-    // then emptied.
+    // Without a record, the text decides: setup creates and empties a file with exactly this
+    // layout.
     let is_husk =
         text.as_deref() == Some("{\n}\n") && now.is_some_and(|now| now.starts_with("{\n"));
     let made = records.last().map_or(is_husk, |record| record.before.is_none());
@@ -112,8 +111,8 @@ fn is_bare(text: &str) -> bool {
             .is_some_and(|text| text.trim().is_empty())
 }
 
-/// All files of a client in which something of ours may be, with the directories of ours that go
-/// with each.
+/// All files of a client that may have entries of ours, each with our directories that are removed
+/// with it.
 pub(crate) fn files(place: &Place, client: Client) -> Vec<(PathBuf, Vec<PathBuf>)> {
     match client {
         Client::Claude => claude::files(place).into_iter().chain(alias::files(place)).collect(),
@@ -122,7 +121,7 @@ pub(crate) fn files(place: &Place, client: Client) -> Vec<(PathBuf, Vec<PathBuf>
     }
 }
 
-/// A file's text without what is ours; absent where all of it is.
+/// The text of a file without our entries; `None` if nothing is left.
 fn strip(
     place: &Place,
     client: Client,
@@ -139,7 +138,7 @@ fn strip(
     }
 }
 
-/// Puts back what was retired, unless somebody did so before.
+/// Restores retired entries, unless they are there again.
 fn bring_back(
     place: &Place,
     path: &Path,
@@ -171,7 +170,7 @@ fn bring_back(
             }
             Retired::Tables { toml } => {
                 let with = toml::append(&text, toml);
-                // Where the table is there again, this is no TOML.
+                // If the table is there again, this is not TOML.
                 if toml::parse(&with).is_ok() {
                     text = with;
                 }

@@ -1,5 +1,7 @@
-//! Two adapter processes, as clients run them: from a tool call in one to the channel notification
-//! on the other's output.
+//! Measures two adapter processes: the time from a tool call in one to the channel notification of
+//! the other.
+//!
+//! Knows the adapters as MCP clients see them. Does not know the broker's protocol.
 
 use std::time::Instant;
 
@@ -23,7 +25,7 @@ impl Adapters {
         Ok(Self { sender, receiver, sent: 0 })
     }
 
-    /// Sends one message; microseconds until the notification stood on the receiver's output.
+    /// Sends one message. Returns the microseconds until the receiver printed the notification.
     pub(super) async fn send(&mut self) -> Result<f64, Failure> {
         self.sent += 1;
         let text = format!("{:<TEXT_BYTES$}", self.sent);
@@ -46,7 +48,7 @@ async fn adapter(room: &Throwaway, name: &str) -> Result<McpClient, Failure> {
     command.env("PEERD_CLIENT", "claude");
     let who = Introduction { name, client: "claude-code", thread_id: None };
     let (mut client, _): (McpClient, Value) = McpClient::start(command, &who).await?;
-    // A tool's answer means that the session is registered.
+    // The answer of a tool means that the session is registered.
     client.call("set_summary", json!({ "summary": "measuring" })).await?;
     Ok(client)
 }

@@ -1,5 +1,8 @@
-//! One post to a channel of many: what each member costs, and what a member that has stopped does
-//! to the others.
+//! Measures one post to a channel with many members: the cost of each member, and the effect of one
+//! stopped member on the others.
+//!
+//! Knows the broker's protocol, and the process that it stops. Does not know how the broker orders
+//! its writes.
 
 use std::time::Instant;
 
@@ -22,13 +25,12 @@ use crate::operator::unexpected;
 use crate::output::Output;
 use crate::throwaway::Throwaway;
 
-/// The channel.
 const CHANNEL: &str = "#bench";
 
-/// Measured and thrown away before the first round.
+/// Posts of each kind that warm up the broker before the first round; they are not measured.
 const WARM_UP: u32 = 5;
 
-/// The member that is stopped: a process of its own.
+/// The name of the member that is stopped. It is a process of its own.
 const STOPPABLE: &str = "bench-stoppable";
 
 #[derive(Debug, clap::Args)]
@@ -47,20 +49,18 @@ pub(super) struct Args {
     samples: u32,
 }
 
-/// What is sent.
+/// The recipient of one measured message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum To {
-    /// One member alone.
     One,
-    /// The channel.
     All,
 }
 
-/// What was measured in one round, in microseconds.
+/// The times of one round, in microseconds.
 #[derive(Debug, Default)]
 struct Times {
     acknowledged: Vec<f64>,
-    /// Until the last reader had it.
+    /// Until the last recipient had the message.
     delivered: Vec<f64>,
 }
 
@@ -73,7 +73,7 @@ struct Kind {
 
 struct Bench {
     sender: Session,
-    /// They read all the time.
+    /// Members that read all the time.
     readers: Vec<Session>,
     stoppable: McpClient,
     sent: u64,
@@ -137,7 +137,7 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
     for round in 1..=args.rounds {
         output.remark(&format!("round {round} of {}", args.rounds));
         for stopped in [false, true] {
-            // What it was given before is out of its window: it is written to again.
+            // The stopped member gets new mail only after its window is empty.
             bench.drain().await?;
             let _pause = if stopped { Some(Pause::begin(&bench.stoppable)?) } else { None };
             let mut acts = vec![To::One; args.samples as usize];
@@ -159,7 +159,7 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
     print(args, seed, output, &kinds)
 }
 
-/// While it lives, the process stands still.
+/// Keeps a process stopped while it lives.
 struct Pause(Pid);
 
 impl Pause {
@@ -176,7 +176,7 @@ impl Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        // A process that is gone needs no word.
+        // The process may have ended.
         let _ = kill(self.0, Signal::SIGCONT);
     }
 }
@@ -209,7 +209,7 @@ impl Bench {
         Ok(Self { sender, readers, stoppable, sent: 0 })
     }
 
-    /// Lets the process that is to be stopped read all that waits for it.
+    /// Lets the process that will be stopped read all its waiting mail.
     async fn drain(&mut self) -> Result<(), Failure> {
         loop {
             let text = self.stoppable.call("check_messages", json!({})).await?;
@@ -219,7 +219,8 @@ impl Bench {
         }
     }
 
-    /// Sends one message; microseconds until it was acknowledged, and until the last reader had it.
+    /// Sends one message. Returns the microseconds until the acknowledgement, and until the last
+    /// recipient had it.
     async fn send(&mut self, to: To) -> Result<(f64, f64), Failure> {
         self.sent += 1;
         let (name, readers) = match to {
@@ -284,7 +285,7 @@ impl Kind {
         self.rounds.iter().flat_map(|times| of(times).iter().copied()).collect()
     }
 
-    /// The rounds' medians against those of another kind.
+    /// The median of each round, divided by the same median of another kind.
     fn against(&self, other: &Self, of: impl Fn(&Times) -> &Vec<f64>) -> Ratios {
         let median = |times: &Times| percentile(of(times), 0.5);
         let ratios: Vec<f64> = self
@@ -297,7 +298,7 @@ impl Kind {
     }
 }
 
-/// Which of the two times of a send is meant.
+/// Selects one of the two times of a send.
 type Part = fn(&Times) -> &Vec<f64>;
 
 fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(), Failure> {

@@ -1,8 +1,9 @@
-//! The floor: the least that a durable broker can do, as a thread in this process.
+//! The floor of the measurements: a relay that does the least that a durable broker must do, as a
+//! thread of this process.
 //!
-//! A relay that reads messages from Unix sockets, appends all that arrived to a preallocated file,
-//! syncs once, then answers the senders and forwards to the receivers. No names, no leases, no
-//! traces, no encoding: what peerd takes beyond it is the price of being a broker.
+//! The relay reads messages from Unix sockets and appends all that arrived to a preallocated file.
+//! It syncs once, answers the senders, and forwards the messages to the receivers. It knows no
+//! names, leases, traces or encoding: the difference to peerd is the cost of these.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -22,22 +23,22 @@ pub(super) const RECORD_BYTES: usize = 320;
 /// The answer to the sender.
 pub(super) const ANSWER_BYTES: usize = 8;
 
-/// The file is written over and over within this many bytes, which were written once: then a sync
-/// writes no metadata.
+/// The relay writes the file again and again within these bytes, which are written once before. A
+/// sync then writes no metadata.
 const FILE_BYTES: usize = 64 << 20;
 
-/// What is read at most from one socket in one turn.
+/// Most bytes that are read from one socket in one turn.
 const TURN_BYTES_MAX: usize = 64 * RECORD_BYTES;
 
-/// This end of one sender's and one receiver's sockets.
+/// The bench's ends of the sockets of one sender and one receiver.
 pub(super) struct Pair {
-    /// Records go in here, answers come out.
+    /// Takes records, and returns answers.
     pub(super) sender: UnixStream,
-    /// Forwarded records come out here.
+    /// Returns the forwarded records.
     pub(super) receiver: UnixStream,
 }
 
-/// A running relay; ends when all senders' sockets are closed.
+/// A running relay. It ends when the sockets of all senders are closed.
 pub(super) struct Floor {
     pub(super) pairs: Vec<Pair>,
     relay: JoinHandle<io::Result<()>>,
@@ -62,8 +63,8 @@ impl Floor {
 }
 
 impl Pair {
-    /// Sends one record and waits for the answer and the forwarded record; says when each was
-    /// there.
+    /// Sends one record, and waits for the answer and the forwarded record. Returns the time of
+    /// each.
     pub(super) fn exchange(&mut self, record: &[u8; RECORD_BYTES]) -> Result<Exchange, Failure> {
         self.try_exchange(record).map_err(|source| {
             Failure::system("exchanging a message with the relay of the floor", source)
@@ -82,7 +83,7 @@ impl Pair {
     }
 }
 
-/// When the answer and the record were there, in microseconds after the send.
+/// The times of the answer and of the forwarded record, in microseconds after the send.
 pub(super) struct Exchange {
     pub(super) answered_us: f64,
     pub(super) forwarded_us: f64,
@@ -147,7 +148,7 @@ fn relay(file: &File, mut pairs: Vec<(UnixStream, UnixStream)>) -> io::Result<()
     Ok(())
 }
 
-/// The open sockets that have something to say.
+/// The indexes of the open sockets that can be read.
 fn ready(pairs: &[(UnixStream, UnixStream)], open: &[bool]) -> io::Result<Vec<usize>> {
     let places: Vec<_> = (0..pairs.len()).filter(|&place| open[place]).collect();
     let mut asked: Vec<_> = places

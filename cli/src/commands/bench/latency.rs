@@ -1,4 +1,6 @@
-//! One message at a time: how long until it is acknowledged, delivered, settled.
+//! Measures one message at a time: the time until it is acknowledged, delivered and settled.
+//!
+//! Knows the broker's protocol. Does not know how the times are printed.
 
 use std::time::Instant;
 
@@ -14,7 +16,8 @@ use crate::operator::unexpected;
 use crate::output::Output;
 use crate::throwaway::Throwaway;
 
-/// Measured and thrown away before the first round: caches fill, files get their first pages.
+/// Messages that warm up the broker before the first round: caches fill, and files get their first
+/// pages. They are not measured.
 const WARM_UP: u32 = 50;
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +42,7 @@ impl Default for Args {
     }
 }
 
-/// What is done once, in random order with the others.
+/// A measured act. Acts of all kinds run in random order.
 #[derive(Clone, Copy)]
 enum Act {
     Floor,

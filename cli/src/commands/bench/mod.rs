@@ -1,7 +1,8 @@
 //! `peerctl bench`: measures a throw-away broker on this machine.
 //!
-//! Absolute times say more about the disk's mood than about the broker. What counts is the ratio to
-//! a floor that is measured in the same run, in random order with the rest: see [`floor`].
+//! Knows the options that all measurements share. Absolute times depend on the disk more than on
+//! the broker. So each run also measures a floor, in random order with the rest, and reports the
+//! ratio: see [`floor`].
 
 mod adapters;
 pub(crate) mod fanout;
@@ -35,7 +36,7 @@ The bench starts its own broker in a temporary directory: set TMPDIR to measure
 another disk. It compares the broker with a floor: a relay that only writes,
 syncs and forwards.";
 
-/// The brakes are off: they are not what is measured.
+/// The send limits are off, because they are not measured.
 const CONFIG: &str = "\
 [limits]
 sender_per_minute = 1000000
@@ -48,7 +49,7 @@ identical_text_ms = 0
 allow_from_agents = true
 ";
 
-/// The bytes of a measured text: with its frame about what a short message takes.
+/// The bytes of a measured text. With its frame, it has about the size of a short message.
 const TEXT_BYTES: usize = 300;
 
 /// Measure a throw-away broker on this machine
@@ -95,7 +96,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     stopped
 }
 
-/// A session that is driven through the wire protocol alone.
+/// A session that uses the wire protocol directly.
 struct Session {
     connection: Connection,
     pushes: Pushes,
@@ -142,7 +143,7 @@ fn message(to: &str, number: u64) -> Send {
     }
 }
 
-/// Randomness for the order of measurements, with a seed that can be told.
+/// Random numbers for the order of the measurements, from a seed that is printed.
 struct Dice(u64);
 
 impl Dice {
@@ -152,7 +153,7 @@ impl Dice {
         Self(nanos ^ (u64::from(std::process::id()) << 32) | 1)
     }
 
-    /// A number below `bound` (xorshift: enough for an order).
+    /// Returns a number below `bound`, by xorshift, which suffices for an order.
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -160,7 +161,7 @@ impl Dice {
         (self.0 % bound as u64) as usize
     }
 
-    /// The items in random order.
+    /// Shuffles the items.
     fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

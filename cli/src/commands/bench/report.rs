@@ -1,4 +1,6 @@
-//! Samples to percentiles, and percentiles to ratios within a round.
+//! Computes percentiles from samples, and ratios from percentiles of the same round.
+//!
+//! Knows series of samples. Does not know what was measured.
 
 use std::time::Instant;
 
@@ -8,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Failure;
 use crate::output::Output;
 
-/// The percentiles that are told: half, most, nearly all.
+/// The percentiles in the output.
 const PERCENTILES: [f64; 3] = [0.50, 0.90, 0.99];
 
 /// The measured times of single acts.
@@ -53,15 +55,15 @@ struct RatioRow {
     p99: Ratios,
 }
 
-/// One kind of measurement, in microseconds, round by round.
+/// The samples of one kind of measurement, in microseconds, by round.
 pub(super) struct Series {
-    /// What people read.
+    /// The name in the text output.
     pub(super) label: &'static str,
-    /// What programs read.
+    /// The name in the JSON output.
     pub(super) name: &'static str,
-    /// The name of the series that it is compared with.
+    /// The name of the series with which this one is compared.
     pub(super) against: Option<&'static str>,
-    /// Samples of each round.
+    /// The samples of each round.
     pub(super) rounds: Vec<Vec<f64>>,
 }
 
@@ -74,7 +76,7 @@ impl Series {
         Self { label, name, against, rounds: Vec::new() }
     }
 
-    /// Adds to the present round.
+    /// Adds a sample to the current round.
     pub(super) fn push(&mut self, us: f64) {
         if let Some(round) = self.rounds.last_mut() {
             round.push(us);
@@ -83,7 +85,7 @@ impl Series {
 }
 
 impl Series {
-    /// A percentile of each round against that of another series.
+    /// A percentile of each round, divided by the same percentile of another series.
     fn ratios(&self, base: &Self, share: f64) -> Ratios {
         let rounds = self.rounds.iter().zip(&base.rounds);
         Ratios::of(
@@ -94,17 +96,15 @@ impl Series {
     }
 }
 
-/// Microseconds since then.
 pub(super) fn us_since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6
 }
 
-/// Microseconds from one moment to another.
 pub(super) fn us_between(begun: Instant, ended: Instant) -> f64 {
     ended.duration_since(begun).as_secs_f64() * 1e6
 }
 
-/// The value below which this share of the samples lies.
+/// The value below which this share of the samples lies; NaN without samples.
 pub(super) fn percentile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -145,8 +145,8 @@ fn in_hundredths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_f64(hundredths(*value))
 }
 
-/// Prints all series: their percentiles over all rounds, and the ratios to what they are compared
-/// with, round by round.
+/// Prints the percentiles of all series over all rounds. Also prints the ratios to the series with
+/// which each one is compared.
 pub(super) fn print(output: &Output, head: Head, series: &[Series]) -> Result<(), Failure> {
     let (mut rows, mut told) = (Vec::new(), Vec::new());
     for one in series {

@@ -1,10 +1,10 @@
-//! What the search index costs a send: the same sends to a broker that indexes and to one that
-//! cannot.
+//! Measures how much the search index slows a send: the same sends to a broker with an index and to
+//! one without.
 //!
-//! The second one has a file where its index would be. Each round begins after a second of silence,
-//! in which the first broker begins to index what the last round brought. How quick searching
-//! itself is, against SQLite's FTS5 at a million messages, measures
-//! `cargo bench -p peer-broker --bench search`.
+//! The second broker has a file in the place of its index. Each round begins after a second of
+//! silence. In that second, the first broker starts to index the messages of the last round. The
+//! speed of searching itself is measured by `cargo bench -p peer-broker --bench search`, against
+//! SQLite's FTS5.
 
 use std::fs;
 use std::path::Path;
@@ -21,10 +21,11 @@ use crate::operator::unexpected;
 use crate::output::Output;
 use crate::throwaway::Throwaway;
 
-/// A little longer than the silence after which a broker indexes, in milliseconds.
+/// Milliseconds of silence after which a broker has started to index: a little more than its own
+/// limit.
 const SILENCE_MS: u64 = 1_010;
 
-/// The recipient: it is offline, so that nothing but sends is measured.
+/// The recipient. It is offline, so that only sends are measured.
 const RECEIVER: &str = "bench-receiver";
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,7 @@ pub(super) struct Args {
     samples: u32,
 }
 
-/// A broker, whoever sends to it and whoever searches it.
+/// A broker, with the two connections that the bench needs.
 struct Side {
     sender: Session,
     searcher: Connection,
@@ -104,7 +105,7 @@ async fn measure(
         ),
     ];
     let mut number = 0;
-    // The first round warms up.
+    // The first round only warms up.
     for round in 0..=args.rounds {
         output.remark(&format!("round {round} of {}", args.rounds));
         series.iter_mut().for_each(|series| series.rounds.push(Vec::new()));

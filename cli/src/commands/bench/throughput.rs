@@ -1,4 +1,6 @@
-//! Many messages under way: how many per second are durable and delivered.
+//! Measures many messages under way: how many per second are durable and delivered.
+//!
+//! Knows the broker's protocol. Does not know how a ratio is computed.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -38,12 +40,12 @@ pub(super) struct Args {
     messages: u32,
 }
 
-/// One sender with its receiver.
+/// A sender with its receiver.
 struct Lane {
     sender: Session,
     receiver: Session,
     to: String,
-    /// The first number of its next message: texts and keys never repeat.
+    /// The number of its next message. Texts and keys never repeat.
     next: u64,
 }
 
@@ -133,7 +135,7 @@ fn rate(args: &Args, took: Duration) -> f64 {
     f64::from(args.producers) * f64::from(args.messages) / took.as_secs_f64()
 }
 
-/// All lanes at once; ends when every message was acknowledged and delivered.
+/// Runs all lanes at the same time, until every message is acknowledged and delivered.
 async fn broker_round(lanes: Vec<Lane>, args: &Args) -> Result<(Duration, Vec<Lane>), Failure> {
     let (messages, window) = (args.messages as usize, args.window as usize);
     let begun = Instant::now();
@@ -152,7 +154,7 @@ async fn broker_round(lanes: Vec<Lane>, args: &Args) -> Result<(Duration, Vec<La
     Ok((took, back))
 }
 
-/// Sends and receives this many messages; says when the last one was there.
+/// Sends and receives this many messages. Returns the time of the last one.
 async fn drive(mut lane: Lane, messages: usize, window: usize) -> Result<(Instant, Lane), Failure> {
     let Lane { sender, receiver, to, next } = &mut lane;
     let first = *next;
@@ -172,7 +174,7 @@ async fn drive(mut lane: Lane, messages: usize, window: usize) -> Result<(Instan
     };
     let receiving = receive(receiver, messages);
     let (acknowledged_at, (delivered_at, settled)) = tokio::try_join!(sending, receiving)?;
-    // Outside the measured time, so that the next round begins with nothing under way.
+    // Outside of the measured time, so that the next round begins with nothing under way.
     for answer in settled {
         let Reply::Done = answer.await? else { return Err(unexpected()) };
     }
@@ -189,7 +191,7 @@ async fn acknowledged(answer: Option<peer_client::Answer>) -> Result<(), Failure
     }
 }
 
-/// Takes what is pushed and settles it as it comes, as many at once as are there.
+/// Receives pushed messages and settles them in batches.
 async fn receive(
     session: &mut Session,
     messages: usize,
@@ -228,7 +230,7 @@ async fn receive(
     Ok((at, settling))
 }
 
-/// The same load on the floor's relay, each lane with two threads.
+/// Puts the same load on the floor's relay, with two threads per lane.
 fn floor_round(floor: &mut Floor, args: &Args) -> Result<Duration, Failure> {
     let (messages, window) = (args.messages as usize, args.window as usize);
     let begun = Instant::now();

@@ -1,9 +1,10 @@
-//! `peerctl daemon start`: one broker, whoever starts how many, and a word of why where there is
-//! none.
+//! `peerctl daemon start`: starts one broker, however many starters there are, or reports why none
+//! runs.
 //!
-//! One broker wins the lock; who loses waits for the winner, and takes over where the winner dies
-//! during its start. A broker that nobody can reach any more, because its socket is gone, is told
-//! to end. One that dies twice at its start is not started a third time.
+//! Knows the lock, the exit of the child process, and its output. Does not know what the broker
+//! needs. One broker gets the lock; a starter that loses waits for the winner. A broker whose
+//! socket is gone is told to end. Invariant: a broker that dies twice while it starts is not
+//! started a third time.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -26,51 +27,49 @@ use crate::commands::status;
 use crate::error::{ALREADY_RUNNING, Failure};
 use crate::operator::Operator;
 
-/// How long a start may take before it is called a failure, in milliseconds.
+/// Milliseconds after which a start has failed.
 const START_TIMEOUT_MS: u64 = 10_000;
 
-/// The pauses between two attempts, in milliseconds, doubling: of a starter that lost against
-/// another, and of one whose broker died.
+/// The pauses before a starter that lost tries again, in milliseconds; each pause is twice the one
+/// before.
 const PAUSE_MS_MIN: u64 = 10;
 const PAUSE_MS_MAX: u64 = 320;
 
-/// How many brokers may die at their start before it is called a failure. One may have been killed
-/// by somebody; the second death says that the next would die as well.
+/// Deaths of starting brokers after which the start has failed. One may have been killed by a
+/// person; after a second death, the next broker would die as well.
 const DEATHS_MAX: usize = 2;
 
-/// How long a broker that let go of its standard error and does not answer may take to end, in
-/// milliseconds.
+/// Milliseconds that a broker may take to end after it closed its standard error without answering.
 const END_TIMEOUT_MS: u64 = 1_000;
 
-/// How much is told of what a broker said last: lines, and characters of each.
+/// The part of a dead broker's output that is reported: lines, and characters of each.
 const LAST_LINES_MAX: usize = 3;
 const LAST_LINE_CHARS_MAX: usize = 300;
 
-/// How much of the log's end is read for them, in bytes.
+/// The bytes at the end of the log that are read for this.
 const LOG_END_BYTES: u64 = 4_096;
 
-/// A broker that runs now.
 pub(super) struct Started {
     pub(super) welcome: Welcome,
-    /// It did not run before.
+    /// Whether this command started it.
     pub(super) fresh: bool,
-    /// Why it does not go by `config.toml`.
+    /// Why the broker does not use `config.toml`.
     pub(super) config_fault: Option<String>,
 }
 
-/// Starts the broker unless one runs; ends when one answers.
+/// Starts the broker unless one is running. Returns once a broker answers.
 pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
     let deadline = Instant::now() + Duration::from_millis(START_TIMEOUT_MS);
     let mut pause_ms = PAUSE_MS_MIN;
     let mut deaths = 0;
     let mut ours: Option<Born> = None;
-    // What the last broker of ours said before it ended; counts only where nobody else came up
-    // either.
+    // The output of our last broker before it ended. It is reported only if no other broker came
+    // up.
     let mut said: Option<Said> = None;
     loop {
         match Operator::connect(endpoint).await {
             Ok(operator) => {
-                // One that is about to end does not say, and another one will.
+                // A broker that is about to end does not answer; then another one will.
                 let config_fault =
                     status::ask(&operator).await.ok().as_ref().and_then(status::config_fault);
                 return Ok(Started {
@@ -81,7 +80,7 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
             }
             Err(failure) => match failure.connect() {
                 Some(ConnectError::NotRunning { .. }) => {}
-                // It was there and went while it was greeted: the lock says who is next.
+                // The broker ended while it was greeted. The lock decides which one is next.
                 Some(ConnectError::NoWelcome { .. } | ConnectError::Io { .. }) => {}
                 _ => return Err(failure),
             },
@@ -109,8 +108,8 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
             Spawned::Failed(why) => said = Some(why),
             Spawned::Lost if lost_its_socket(endpoint).await? => {}
             Spawned::Lost => {
-                // Another one has the lock and is on its way up, or down. Nothing announces either;
-                // hence the pauses.
+                // Another broker has the lock and is starting or ending. Neither is announced, so
+                // this waits.
                 tokio::time::sleep_until(
                     deadline.min(Instant::now() + Duration::from_millis(pause_ms)),
                 )
@@ -121,22 +120,21 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
     }
 }
 
-/// A broker that let go of its standard error: it is ready, or it died without a word, or with
-/// these.
+/// A broker that closed its standard error. It is ready, or it died, perhaps with some output.
 struct Born {
     child: Child,
     words: String,
-    /// How long the log was before.
+    /// The length of the log before the start.
     log_bytes: u64,
 }
 
-/// What became of one attempt to start a broker.
+/// The outcome of one attempt to start a broker.
 enum Spawned {
-    /// It is ready, or dead.
+    /// It is ready or dead.
     Silent(Born),
     /// Another broker has the lock.
     Lost,
-    /// It said why it does not run.
+    /// It reported why it does not run.
     Failed(Said),
 }
 
@@ -166,14 +164,14 @@ async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failur
         return Ok(Spawned::Lost);
     }
     if ended.signal().is_some() {
-        // What a dying program says is no sentence for a person: it stands behind how it died.
+        // The output of a dying program is not a sentence for a person. It is added to the cause of
+        // death.
         return Ok(Spawned::Silent(Born { child, words: words.stderr, log_bytes }));
     }
     Ok(Spawned::Failed(why))
 }
 
-/// How a broker that does not answer has died; none where it lives, or ended because it was told
-/// to.
+/// How a broker that does not answer died. `None`: it lives, or it ended because it was told to.
 async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Failure> {
     let Ok(ended) =
         tokio::time::timeout(Duration::from_millis(END_TIMEOUT_MS), born.child.wait()).await
@@ -199,7 +197,7 @@ async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Fa
     Ok(Some(format!("the last time {}, {said}", of_what(ended))))
 }
 
-/// What a process died of.
+/// The cause of death of a process, in words.
 fn of_what(ended: ExitStatus) -> String {
     let Some(number) = ended.signal() else {
         return format!("with exit code {}", ended.code().unwrap_or_default());
@@ -224,36 +222,35 @@ fn of_what(ended: ExitStatus) -> String {
     format!("by signal {number}, {name}{why}")
 }
 
-/// What the log's end says that it did not say before.
+/// The part of the log that was written after `bytes_before`.
 fn end_of_log(endpoint: &Endpoint, bytes_before: u64) -> String {
     let read = || -> io::Result<String> {
         let path = endpoint.location.log();
-        // Anything else than a file is not the broker's, and reading it may take for ever.
+        // Only a file can be the broker's log; reading anything else may take forever.
         if !path.symlink_metadata()?.is_file() {
             return Ok(String::new());
         }
         let mut log = File::open(path)?;
         let bytes = log.metadata()?.len();
-        // A shorter log than before is a new one.
+        // A log that is shorter than before is a new one.
         let from = if bytes < bytes_before { 0 } else { bytes_before };
         log.seek(SeekFrom::Start(from.max(bytes.saturating_sub(LOG_END_BYTES))))?;
         let mut end = Vec::new();
         log.take(LOG_END_BYTES).read_to_end(&mut end)?;
         Ok(String::from_utf8_lossy(&end).into_owned())
     };
-    // A log that cannot be read says nothing.
+    // A log that cannot be read has no output to report.
     read().unwrap_or_default()
 }
 
-/// Whether the lock was held by a broker that serves and that nobody can reach, because its
-/// socket's path leads to it no more. It was told to end then. Everybody may do this: such a broker
-/// ends by itself as soon as it notices.
+/// Ends a broker that serves although its socket path no longer leads to it. Returns whether it
+/// did. Anybody may do this: such a broker also ends by itself once it notices.
 async fn lost_its_socket(endpoint: &Endpoint) -> Result<bool, Failure> {
     let serving =
         || holder::look(&endpoint.location).filter(|holder| holder.phase == Some(Phase::Serving));
     let Some(before) = serving() else { return Ok(false) };
-    // Only after this look: a broker notes that it serves once its socket is there, and that it
-    // ends before it takes it away.
+    // Connects only after it read the lock. A broker records that it serves after it made its
+    // socket, and that it ends before it removes the socket.
     if !matches!(Operator::connect(endpoint).await, Err(failure) if failure.is_not_running()) {
         return Ok(false);
     }
@@ -276,13 +273,13 @@ fn nobody_answered(endpoint: &Endpoint) -> Failure {
     }
 }
 
-/// The command that becomes a broker. Nothing of the starter's environment lives on in a process
-/// that serves everybody.
+/// The command that becomes a broker. It inherits almost no environment, because it serves all
+/// sessions.
 pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) -> Command {
     inheriting_little(endpoint, program, &["daemon", "run", "--detached", "--json"])
 }
 
-/// Tries in a process of its own what a start needs; says what is missing, with the next step.
+/// Checks in a separate process what a start needs. Fails with the missing part and the next step.
 pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     let program = endpoint.program()?;
     let mut command = inheriting_little(endpoint, &program, &["daemon", "rehearse", "--json"]);
@@ -316,8 +313,8 @@ pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     }
 }
 
-/// This program with `arguments`, a little of this process's environment, and what it writes to
-/// read.
+/// Runs this program with `arguments` and a small part of this process's environment. Its output
+/// can be read.
 fn inheriting_little(
     endpoint: &Endpoint,
     program: &std::path::Path,
@@ -335,21 +332,21 @@ fn inheriting_little(
     command
 }
 
-/// What a program wrote before it let go of its output.
+/// The output of a program until it closed its pipes.
 pub(crate) struct Words {
     stdout: Vec<u8>,
-    /// For people.
+    /// Text for a person.
     stderr: String,
 }
 
 impl Words {
-    /// The failure in it; none where it wrote nothing.
+    /// The failure in the output; `None` if it has none.
     pub(crate) fn said(&self) -> Option<Said> {
         said(&self.stdout, self.stderr.as_bytes())
     }
 }
 
-/// What a detached broker writes before it is ready or dead.
+/// Reads the output of a detached broker until it is ready or dead.
 pub(crate) async fn last_words(child: &mut Child) -> Result<Words, io::Error> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = tokio::try_join!(whole(stdout), whole(stderr))?;

@@ -1,9 +1,8 @@
-//! `peerctl daemon stop`: ask the broker to end, and wait until it has let go of its lock.
+//! `peerctl daemon stop`: asks the broker to end, and waits until it has released its lock.
 //!
-//! A broker that cannot be asked, because its socket is gone, it is suspended or has no room for
-//! one more connection, is ended by a signal to the process that holds the lock. That is the
-//! person's to do: a shell of an agent, which a broker that can be asked would refuse, is refused
-//! here as well.
+//! A broker cannot be asked if its socket is gone, if it is suspended, or if it has no room for a
+//! connection. Then the process that holds the lock gets a signal. Only the person may do that: an
+//! agent's shell is refused here, as the broker itself would refuse it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,30 +18,29 @@ use crate::agents;
 use crate::error::{Failure, Kind};
 use crate::operator::Operator;
 
-/// How long a broker may take to end after it was told to, in milliseconds: it writes what it has
-/// accepted.
+/// Milliseconds that a broker may take to end after it was told to: it still writes accepted
+/// messages.
 const STOP_TIMEOUT_MS: u64 = 10_000;
 
-/// How long a broker may take to answer before it is ended without being asked, in milliseconds.
-/// The system has long shown by then that it lives.
+/// Milliseconds that a broker may take to answer before it gets a signal instead.
 const ASK_TIMEOUT_MS: u64 = 5_000;
 
-/// What became of the broker.
 pub(crate) enum Stopped {
-    /// There was none.
     NoneRan,
-    /// It was asked to end, and did.
     Asked,
-    /// It could not be asked.
-    Signalled { pid: u32, why: String },
+    /// The broker could not be asked, and got a signal.
+    Signalled {
+        pid: u32,
+        why: String,
+    },
 }
 
-/// Stops the broker, if one runs, and waits until it has let go of its lock.
+/// Stops the broker, if one is running, and waits until it has released its lock.
 pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
     let asked = async {
         let operator = Operator::connect(endpoint).await?;
         match operator.ask_done(Request::Shutdown).await {
-            // It was told before, by somebody else, and is on its way out.
+            // Another command told it to end before.
             Ok(()) | Err(Failure { kind: Kind::Lost, .. }) => Ok(operator),
             Err(failure) => Err(failure),
         }
@@ -66,7 +64,7 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
     };
     let Some(holder) = holder::look(&endpoint.location) else { return Ok(Stopped::NoneRan) };
     if holder.phase == Some(Phase::Ending) {
-        // It takes connections until the last moment, and needs no signal.
+        // It accepts connections until its end, and needs no signal.
         return match tokio::time::timeout(
             Duration::from_millis(STOP_TIMEOUT_MS),
             released(endpoint),
@@ -87,14 +85,14 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
     Ok(Stopped::Signalled { pid, why })
 }
 
-/// Whether a broker may well be there, and no request reaches it.
+/// Whether a broker may be running although no request reaches it.
 fn cannot_be_asked(error: &ConnectError) -> bool {
     match error {
         ConnectError::NotRunning { .. }
         | ConnectError::NoWelcome { .. }
         | ConnectError::Suspended { .. }
         | ConnectError::Io { .. } => true,
-        // No room for one more connection.
+        // The broker has no room for a connection.
         ConnectError::Refused(refusal) => refusal.code == ErrorCode::Overloaded,
         _ => false,
     }
@@ -108,7 +106,7 @@ pub(super) async fn end(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
     }
 }
 
-/// Refuses it to a shell of an agent, as the broker would.
+/// Refuses the signal to an agent's shell, as the broker would.
 fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
     let allowed = config::load(&endpoint.location.config())
         .is_ok_and(|settings| settings.operator.allow_from_agents);
@@ -122,10 +120,10 @@ fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
         .hint("ask the person to run it in a terminal of their own"))
 }
 
-/// Waits until nobody holds the lock: the broker holds it for life.
+/// Waits until no process holds the lock, which a broker holds for its life.
 async fn released(endpoint: &Endpoint) {
     while holder::look(&endpoint.location).is_some() {
-        // The end of another's child is announced to nobody.
+        // The end of a process that is not a child is not announced, so this polls.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -141,7 +139,7 @@ fn still_there(pid: Option<u32>) -> Failure {
     .hint(kill)
 }
 
-/// Who holds the lock, in words.
+/// Which process holds the lock, in words.
 pub(super) fn held(holder: Holder) -> String {
     let process =
         holder.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
@@ -153,7 +151,7 @@ pub(super) fn held(holder: Holder) -> String {
     }
 }
 
-/// What `status` says of a broker that has the lock and no socket.
+/// The failure of `status` for a broker that has the lock and cannot be reached.
 pub(crate) fn unreachable(socket: &Path, holder: Holder) -> Failure {
     let step = match holder.phase {
         Some(Phase::Starting | Phase::Ending) => {

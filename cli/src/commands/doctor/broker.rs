@@ -1,5 +1,7 @@
-//! What the broker says: whether it runs, as which version, and which sessions it could never
-//! reach.
+//! Checks the broker: whether it runs, in which version, and which sessions it could never reach.
+//!
+//! Knows what a running broker reports, and the lock and database of one that does not run. Does
+//! not know the clients' files. Starts no broker.
 
 use peer_broker::config;
 use peer_broker::store::{OpenError, Store};
@@ -15,11 +17,10 @@ use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{age, cell, now, size, span};
 
-/// Mail that waits this long without a sign of having been seen is no matter of the moment: four
-/// visibility timeouts.
+/// Milliseconds after which waiting mail without evidence is a problem: four visibility timeouts.
 const WAITING_LONG_MS: u64 = 4 * VISIBILITY_TIMEOUT_MS;
 
-/// Asks the broker, where one runs.
+/// Asks the broker, if one is running.
 pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let looked = block_on(async {
@@ -66,7 +67,7 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
     }
 }
 
-/// Tries what a start would need.
+/// Checks what a start needs.
 fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     match block_on(daemon::rehearse(endpoint)) {
         Ok(()) => findings.good(
@@ -77,10 +78,10 @@ fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     }
 }
 
-/// The database, while no broker has it open.
+/// Checks the database, while no broker has it open.
 fn database(endpoint: &Endpoint, findings: &mut Findings) {
     let looked = Store::glance(&endpoint.location.database());
-    // One that started meanwhile writes what was being read.
+    // A broker that started meanwhile changes the data that was read.
     if holder::look(&endpoint.location).is_some() {
         return;
     }
@@ -174,8 +175,8 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     }
 }
 
-/// Whether the broker goes by what the file says now. That a file cannot be read was found without
-/// asking.
+/// Compares the broker's settings with the file. A file that cannot be read is reported by another
+/// check.
 fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     let Ok(settings) = config::load(&endpoint.location.config()) else { return };
     for (key, value, in_force) in config::differing(&settings, &status.config) {
@@ -184,8 +185,8 @@ fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     }
 }
 
-/// What the person, or a brake, keeps from going on: nothing is wrong with it, but whoever wonders
-/// why nothing moves finds it here.
+/// Reports what the person or a send limit has stopped. It is not a fault, but explains why nothing
+/// moves.
 fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
     for paused in &status.paused {
         let (what, resume) = match paused {
@@ -224,7 +225,7 @@ fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
     findings.note("policy", observed, "peerctl policy all accept");
 }
 
-/// A mailbox that takes nothing more: senders are refused.
+/// Reports a mailbox that is full, so that senders are refused.
 fn full(peer: &PeerInfo, findings: &mut Findings) {
     let name = cell(&peer.name);
     let observed = format!(
@@ -250,11 +251,11 @@ fn is_proved(peer: &PeerInfo) -> bool {
     peer.carriers.iter().any(|proof| proof.proven_at.is_some())
 }
 
-/// A session that has mail, and gave no sign of ever having seen any.
+/// Reports a session that has mail and has never confirmed any.
 fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     let named = |carrier| peer.carriers.iter().any(|proof| proof.carrier == carrier);
     let mend = match peer.client.as_str() {
-        // It was shown some by a call of its own, and said nothing about it.
+        // It was shown mail by a call of its own, and confirmed nothing.
         _ if peer.offered > 0 && !named(Carrier::Hook) => {
             "it reads its mail but does not confirm it: ask it to call ack_messages"
         }
@@ -285,7 +286,7 @@ fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     }
 }
 
-/// Who is here, and whether two of them are one.
+/// Counts the sessions, and finds two sessions of one process.
 fn sessions(peers: &[PeerInfo], findings: &mut Findings) {
     let online: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.online).collect();
     for (place, peer) in online.iter().enumerate() {

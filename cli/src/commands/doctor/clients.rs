@@ -1,5 +1,7 @@
-//! What the clients' files say: wired up or not, with which executable, with which hooks, beside
-//! what else.
+//! Checks the clients' files: whether each client is set up, with which executable, and beside
+//! which other entries.
+//!
+//! Knows what setup would write. Does not know the broker, and writes nothing.
 
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use crate::setup::draft::{Draft, read};
 use crate::setup::runs::Runs;
 use crate::setup::{Client, Place, claude, codex, codex_hooks, hooks, json, retire, toml, undo};
 
-/// Looks at each client that is installed.
+/// Checks each installed client.
 pub(super) fn look(place: &Place, findings: &mut Findings) {
     let runs = match Runs::load(&place.location) {
         Ok(runs) => runs,
@@ -42,7 +44,7 @@ pub(super) fn look(place: &Place, findings: &mut Findings) {
 
 fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> Result<(), Failure> {
     let check = client.as_str();
-    // What would be taken out is what is there.
+    // The entries that uninstall would remove are those that are there.
     let mut there = Draft::default();
     undo::uninstall(place, runs, &[client], &mut there)?;
     let wanted = setup::draft(place, runs, &[client], runs.answers().tools.unwrap_or(false))?;
@@ -98,7 +100,7 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
             off.step.clone(),
         );
     }
-    // What is to be said of the executable was said.
+    // Doubts about the executable have a finding of their own.
     let doubt = place.doubt();
     for warning in wanted.warnings.iter().filter(|warning| doubt.as_ref() != Some(warning)) {
         findings.note(check, warning.what.as_str(), warning.step.as_str());
@@ -111,8 +113,8 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     others(place, client, findings)
 }
 
-/// A project's own servers stand beside the plugin's: one of ours there is a second adapter in each
-/// of its sessions.
+/// Checks the project's own servers. An entry of peerctl there starts a second adapter in each of
+/// its sessions.
 fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let Ok(here) = std::env::current_dir() else { return Ok(()) };
     for path in here.ancestors().map(|dir| dir.join(".mcp.json")) {
@@ -136,7 +138,7 @@ fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Commands of ours that lead to no file.
+/// Our entries' commands that lead to no file.
 fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
     let mut commands = Vec::new();
     let server = |text: &str, path: &[&str]| -> Option<String> {
@@ -162,13 +164,13 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
             commands.extend(text.and_then(|text| server(&text, &["mcpServers", "peers"])));
         }
     }
-    // A bare name is looked up by the client.
+    // The client looks up a bare name itself.
     commands.retain(|command| command.contains('/') && !Path::new(command).is_file());
     Ok(commands)
 }
 
-/// Codex passes over hooks that its user did not trust; it asks when a terminal starts, and says
-/// nothing under `exec`.
+/// Checks which hooks Codex trusts. Codex skips the others. It asks its user about them when a
+/// terminal starts, but not under `exec`.
 fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let config = codex::config(place);
     let Some(text) = read(&config)? else { return Ok(()) };
@@ -221,7 +223,7 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Other mailboxes beside ours.
+/// Checks for other message systems beside peerd.
 fn others(place: &Place, client: Client, findings: &mut Findings) -> Result<(), Failure> {
     for found in retire::find(place, client, &mut Draft::default())? {
         findings.note(

@@ -1,5 +1,7 @@
-//! What the machine says: the executable, the state directory, the disk, the configuration, the
+//! Checks the machine: the executable, the state directory, the disk, the configuration, and the
 //! running adapters.
+//!
+//! Knows the file system and `/proc`. Does not ask the broker.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,11 +17,11 @@ use super::Findings;
 use crate::error::Failure;
 use crate::output::size;
 
-/// Below this the disk is called nearly full: ten times what the broker keeps free, so that there
-/// is time to act.
+/// Free bytes below which the disk is nearly full: ten times the broker's reserve, so that there is
+/// time to act.
 const DISK_LOW_BYTES: u64 = 10 * DISK_RESERVE_BYTES;
 
-/// This program, and another one of its name that a shell would run.
+/// Checks this program, and a different one of the same name on `PATH`.
 pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
     let ours = &endpoint.executable;
     findings.good("executable", format!("{} {}", ours.display(), env!("CARGO_PKG_VERSION")));
@@ -38,7 +40,7 @@ pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
     }
 }
 
-/// The state directory, what is in it, and the disk that it is on.
+/// Checks the state directory, its files, and the disk under it.
 pub(super) fn directory(location: &Location, findings: &mut Findings) {
     let dir = location.dir();
     if dir.symlink_metadata().is_err() {
@@ -82,12 +84,12 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
     }
 }
 
-/// The next step that is known, or else this one.
+/// The known next step, or else this one.
 fn or(hint: String, otherwise: &str) -> String {
     if hint.is_empty() { otherwise.to_owned() } else { hint }
 }
 
-/// Files of ours are for nobody else's eyes.
+/// Checks that no other user can read one of our files.
 fn private(path: &Path, findings: &mut Findings) {
     let Ok(metadata) = path.symlink_metadata() else { return };
     let mode = metadata.mode() & 0o7777;
@@ -112,7 +114,7 @@ fn private(path: &Path, findings: &mut Findings) {
     }
 }
 
-/// `config.toml`, as the broker would read it.
+/// Checks `config.toml` as the broker reads it.
 pub(super) fn config(location: &Location, findings: &mut Findings) {
     let path = location.config();
     match config::load(&path) {
@@ -128,8 +130,8 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
     }
 }
 
-/// Adapters that have the same client process as their parent: one of them serves tools and gets no
-/// mail.
+/// Finds adapters that have the same client process as their parent. One of them has tools but gets
+/// no mail.
 pub(super) fn adapters(location: &Location, findings: &mut Findings) {
     let mut running: Vec<(u32, u32)> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -158,7 +160,7 @@ pub(super) fn adapters(location: &Location, findings: &mut Findings) {
     for group in running.chunk_by(|one, other| one.0 == other.0) {
         let [(client, _), _, ..] = group else { continue };
         let name = fs::read_to_string(format!("/proc/{client}/comm")).unwrap_or_default();
-        // One process of Codex hosts many sessions, each with an adapter of its own.
+        // One process of Codex hosts many sessions, each with its own adapter.
         if name.trim().starts_with("claude") {
             let pids: Vec<_> = group.iter().map(|(_, pid)| pid.to_string()).collect();
             findings.problem(

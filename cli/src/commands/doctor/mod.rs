@@ -1,9 +1,9 @@
-//! `peerctl doctor`: look at everything that must fit together, and say what does not and which
-//! command mends it.
+//! `peerctl doctor`: checks everything that must fit together. Each finding has what was expected,
+//! and the command that fixes it.
 //!
-//! It changes nothing and starts no broker. Where none runs, a process of its own tries what a
-//! start needs. Each look is a function that adds findings; this file runs them and prints what
-//! they found.
+//! Each check is a function that adds findings; this file runs the checks and prints the findings.
+//! It does not know what a check reads. Invariant: it changes nothing and starts no broker. If none
+//! is running, a separate process checks what a start needs.
 
 mod broker;
 mod clients;
@@ -40,7 +40,6 @@ pub(crate) struct Report {
     findings: Vec<Finding>,
 }
 
-/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum State {
@@ -64,7 +63,6 @@ struct Finding {
     mend: String,
 }
 
-/// What was found so far.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
@@ -87,7 +85,7 @@ impl Findings {
         self.add(State::Problem, check, observed, expected, mend);
     }
 
-    /// A problem that is a failure, with its next step.
+    /// Adds a failure as a problem, with its next step.
     fn failed(&mut self, check: &'static str, failure: Failure, expected: &str) {
         self.problem(check, failure.message, expected, failure.hint);
     }
@@ -144,7 +142,7 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
     machine::adapters(&endpoint.location, findings);
 }
 
-/// What in the environment keeps adapters and hooks that are started from here from doing anything.
+/// Checks for variables that disable the adapters and hooks of this environment.
 fn environment(findings: &mut Findings) {
     for name in ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"] {
         if std::env::var_os(name).is_some_and(|value| value == "0") {
