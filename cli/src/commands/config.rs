@@ -1,7 +1,9 @@
-//! `peerctl config`: what is in force, and what the file says.
+//! `peerctl config`: prints the configuration of the file, and the values that the running broker
+//! uses.
 //!
-//! The broker reads the file when it starts, so a running one is asked. The adapters read their
-//! table when they start.
+//! Knows the keys and their bounds from `peer_proto::settings`. Does not know what a key does. The
+//! broker reads the file only when it starts, so a running one is asked. Adapters read their table
+//! when they start.
 
 use peer_broker::config::{self, InForce};
 use peer_client::{Endpoint, Start};
@@ -19,21 +21,21 @@ Examples:
   peerctl config
   peerctl config --json | jq -r '.values[] | \"\\(.key) = \\(.value)\"'
 
-The file is config.toml in the state directory, every key is optional:
+The file is config.toml in the state directory; every key is optional:
   [limits]
   sender_per_minute = 120
-The broker reads it when it starts: `peerctl daemon restart` after a change.
-A value that the running broker does not go by yet has that behind it. Where
-the file cannot be read, what it said before is in force, and shown.";
+The broker reads it when it starts: run `peerctl daemon restart` after a change.
+A value that the running broker does not use yet is marked. If the file is
+invalid, the settings of the last valid one are in force, and printed.";
 
-/// The configuration: what is in force, defaults and bounds
+/// Print the configuration: values in force, defaults and bounds
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let file = endpoint.location.config();
-    // Where none answers, the file is all there is.
+    // Without a running broker, only the file counts.
     let running = block_on(asked(endpoint)).ok();
     let InForce { settings, fault } = config::in_force(&file, &endpoint.location.config_kept());
     let rows = rows(&settings, running.as_deref());
@@ -50,17 +52,13 @@ pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(
         };
     }
     let table: Vec<_> = rows.into_iter().map(Row::cells).collect();
-    output.table(
-        &["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"],
-        &table,
-        "nothing can be configured",
-    )?;
-    let there = if file.exists() { "" } else { " (not there: all defaults)" };
+    output.table(&["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"], &table, "no keys")?;
+    let there = if file.exists() { "" } else { " (missing: all defaults)" };
     output.remark(&output.paint(Tone::Faint, &format!("{}{there}", file.display())));
     fault.map_or(Ok(()), |fault| Err(Failure::wrong(fault).hint(config::FAULT_HINT)))
 }
 
-/// What the running broker goes by.
+/// The values that the running broker uses.
 async fn asked(endpoint: &Endpoint) -> Result<Vec<(String, String)>, Failure> {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let operator = Operator::connect(&quiet).await?;
@@ -74,7 +72,7 @@ pub(crate) struct Configuration {
     file: String,
     /// Whether the file exists.
     exists: bool,
-    /// Whether a broker runs and answered.
+    /// Whether a broker is running and answered.
     broker_runs: bool,
     values: Vec<ConfiguredValue>,
 }
@@ -84,14 +82,14 @@ pub(crate) struct Configuration {
 pub(crate) struct ConfiguredValue {
     /// The table and the key, such as `limits.sender_per_minute`.
     key: String,
-    /// What the file says. Where the file cannot be read: what it said before.
+    /// The value in the file; if the file is invalid, the one of the last valid file.
     value: ConfigValue,
-    /// What the running broker uses. It differs from `value` until the broker restarts.
+    /// The value that the running broker uses. It differs from `value` until the broker restarts.
     in_force: ConfigValue,
     default: ConfigValue,
     /// The values that the key may have, in words.
     bounds: String,
-    /// What the key is for.
+    /// The purpose of the key.
     meaning: &'static str,
 }
 
@@ -130,10 +128,10 @@ impl ConfigValue {
 /// One key, as it is printed.
 struct Row {
     key: &'static Key,
-    /// What the file says.
+    /// The value in the file.
     value: Setting,
     default: Setting,
-    /// What the running broker goes by, where that is something else.
+    /// The value that the running broker uses, if it differs.
     now: Option<String>,
 }
 
