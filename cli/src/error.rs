@@ -411,7 +411,7 @@ mod tests {
             source: IoError::other(ODD),
         });
         assert_eq!(failure.message, format!("connecting to /a; b/broker.sock failed: {ODD}"));
-        assert_eq!(failure.hint, "`peerctl daemon status` says whether a broker runs");
+        assert_eq!(failure.hint, "`peerctl daemon status` shows whether a broker is running");
     }
 
     #[test]

@@ -1,40 +1,41 @@
-//! What the brakes did: threads that agents used up, and what was refused lately.
+//! The outcomes of the send limits: threads whose turns are used up, and refused sends.
+//!
+//! Knows the values on the wire. Does not know the limits themselves.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
 use crate::refusal::ErrorCode;
 
-/// A thread in which agents may not speak: they had all their turns in it without a word of the
+/// A thread in which agents may not send: they used all their turns without a message from the
 /// person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedUpThread {
     /// The thread.
     pub thread: String,
-    /// How many turns it had.
+    /// The number of turns.
     pub turns: u32,
-    /// Who spoke in it, by name.
+    /// The names of the agents that sent in it.
     pub speakers: Vec<String>,
-    /// When the first send in it was refused.
+    /// When a send in it was first refused.
     pub since: Timestamp,
 }
 
-/// Something that a session or a shell wanted to say, and that a brake or a policy refused. Nothing
-/// of it was stored.
+/// A send of a session or a shell that a send limit or a policy refused. Nothing of it was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedSend {
-    /// When.
+    /// When it was refused.
     pub at: Timestamp,
-    /// Who wanted to say it, by name.
+    /// The sender's name.
     pub from: String,
-    /// For whom it was, as it was written; empty where it was no message.
+    /// The recipients, as the sender gave them; empty if it was not a message.
     pub to: String,
     /// The thread that the sender named.
     pub thread: Option<String>,
-    /// What kind of no.
+    /// The kind of the refusal.
     pub code: ErrorCode,
-    /// Why, as the sender heard it.
+    /// The reason, as the sender got it.
     pub message: String,
-    /// How its text began; empty where it was no message.
+    /// The beginning of its text; empty if it was not a message.
     pub beginning: String,
 }

@@ -1,29 +1,31 @@
 //! Channels and groups: names that stand for several peers.
+//!
+//! Knows the requests about them and their answers. Does not know who may do what: the broker's
+//! rules do.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
 
-/// What is asked of channels (`#name`) and groups (`@name`). A name comes with its sign.
+/// A request about channels (`#name`) and groups (`@name`). A name has its sign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelRequest {
-    /// All that the caller may know of, by name. Answer:
+    /// All that the caller may see, by name. Answer:
     /// [`Reply::Channels`](crate::request::Reply::Channels).
     List,
-    /// Make a channel, with the caller as its first member. Answer: that channel.
+    /// Create a channel, with the caller as its first member. Answer: that channel.
     Create {
         /// Its name.
         name: String,
-        /// What it is for; may be empty.
+        /// What the channel is for; may be empty.
         topic: String,
-        /// Only members know of it, and only members bring others in.
+        /// Whether only members may see it and add others.
         private: bool,
     },
-    /// Become a member; of a group, take its label. Answer: that channel. Being one already is no
-    /// error.
+    /// Become a member of a channel, or take the label of a group. Answer: that channel. It is no
+    /// error to be a member already.
     Join(String),
-    /// End being one. A channel that nobody is a member of is gone; what was said in it stays.
-    /// Answer: that channel.
+    /// Leave. A channel without members is deleted; its messages stay. Answer: that channel.
     Leave(String),
     /// Make another peer a member (members, operators). Answer: that channel.
     Invite {
@@ -32,30 +34,30 @@ pub enum ChannelRequest {
         /// A peer's name or id.
         peer: String,
     },
-    /// Say what it is for (members, operators). Answer: that channel.
+    /// Set the topic (members, operators). Answer: that channel.
     SetTopic {
         /// The channel.
         name: String,
-        /// An empty one clears it.
+        /// The new topic; an empty text clears it.
         topic: String,
     },
 }
 
-/// A channel or group, as its members and others who may know of it see it.
+/// A channel or group, as a peer that may see it gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
-    /// With its sign: `#name` or `@name`.
+    /// The name with its sign: `#name` or `@name`.
     pub name: String,
-    /// What it is for; may be empty.
+    /// What the channel is for; may be empty.
     pub topic: String,
-    /// Only members know of it. Groups never are.
+    /// Whether only members may see it. Groups never are private.
     pub private: bool,
     /// The members' names, in order.
     pub members: Vec<String>,
-    /// Whether the caller is one.
+    /// Whether the caller is a member.
     pub joined: bool,
-    /// Who made it, by the name of that time.
+    /// The name that its creator had then.
     pub created_by: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }

@@ -1,13 +1,13 @@
-//! Values to frame payloads and back. The one module that says bincode: whoever replaces the
-//! encoding changes this file.
+//! Encodes values as frame payloads, and decodes them.
 //!
-//! A frame is a little-endian `u32` length and that many bytes of payload. Whoever has a socket
-//! does the framing; this module does the payload, and [`HEADER_BYTES`] and [`crate::limits`] say
-//! what the framing needs to know.
+//! Only this module uses bincode, so another encoding changes only this file. A frame is a
+//! little-endian `u32` length and a payload of that many bytes. The owner of the socket does the
+//! framing, with [`HEADER_BYTES`] and [`crate::limits`]. Invariant: no payload costs more memory
+//! than the limit, and none has bytes after its value.
 //!
-//! What bincode does not do by itself is done here (each was reproduced with 2.0.1): without a
-//! limit a nine-byte payload aborts the process by asking for an exabyte; the limit counts memory,
-//! not encoded bytes; encoding is not limited at all; trailing bytes are ignored.
+//! bincode does not ensure that by itself (reproduced with 2.0.1). Without a limit, a nine-byte
+//! payload aborts the process because it asks for an exabyte. The limit counts memory, not encoded
+//! bytes. Encoding has no limit at all, and trailing bytes are ignored.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
@@ -16,11 +16,11 @@ use thiserror::Error;
 
 use crate::limits::FRAME_BYTES_MAX;
 
-/// Bytes of the length that stands before each payload.
+/// Bytes of the length before each payload.
 pub const HEADER_BYTES: usize = 4;
 
-/// bincode counts what decoding takes in memory: small values in long lists take up to 16 times
-/// their encoded size.
+/// The memory limit of decoding, in bytes. Small values in long lists take up to 16 times their
+/// encoded size.
 const MEMORY_BYTES_MAX: usize = 16 * FRAME_BYTES_MAX;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
@@ -29,7 +29,10 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
         .with_variable_int_encoding()
         .with_limit::<MEMORY_BYTES_MAX>();
 
-/// The payload that says `value`.
+/// Encodes `value` as a payload.
+///
+/// # Errors
+/// The payload is larger than a frame, or the encoder refuses the value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let payload = bincode::serde::encode_to_vec(value, CONFIG)?;
     if payload.len() > FRAME_BYTES_MAX {
@@ -38,7 +41,10 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
     Ok(payload)
 }
 
-/// The value that `payload` says, if it says exactly one.
+/// Decodes a payload.
+///
+/// # Errors
+/// The payload is not exactly one value of this type.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
     if payload.len() > FRAME_BYTES_MAX {
         return Err(DecodeError::TooLarge { bytes: payload.len() });
@@ -50,38 +56,38 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
     Ok(value)
 }
 
-/// Why a value has no payload.
+/// Why a value cannot be encoded.
 #[derive(Debug, Error)]
 pub enum EncodeError {
-    /// Larger than a frame may be.
+    /// The payload is larger than a frame may be.
     #[error("a frame of {bytes} bytes is larger than {FRAME_BYTES_MAX}")]
     TooLarge {
-        /// Its size.
+        /// The size in bytes.
         bytes: usize,
     },
     /// The encoder's own reason.
-    #[error("this value cannot be put into a frame")]
+    #[error("this value cannot be encoded as a frame")]
     Value(#[from] bincode::error::EncodeError),
 }
 
-/// Why a payload says nothing.
+/// Why a payload cannot be decoded.
 #[derive(Debug, Error)]
 pub enum DecodeError {
-    /// Larger than a frame may be.
+    /// The payload is larger than a frame may be.
     #[error("a frame of {bytes} bytes is larger than {FRAME_BYTES_MAX}")]
     TooLarge {
-        /// Its size.
+        /// The size in bytes.
         bytes: usize,
     },
-    /// More bytes than the value needs.
+    /// The payload has more bytes than the value needs.
     #[error("{bytes} bytes follow the value in its frame")]
     TrailingBytes {
-        /// How many.
+        /// The number of extra bytes.
         bytes: usize,
     },
-    /// The decoder's own reason: an unknown variant, a cut value, invalid UTF-8, a length beyond
-    /// the limit.
-    #[error("this frame is no value of the protocol")]
+    /// The decoder's own reason: an unknown variant, a truncated value, invalid UTF-8, or a length
+    /// beyond the limit.
+    #[error("this frame is not a value of the protocol")]
     Value(#[from] bincode::error::DecodeError),
 }
 

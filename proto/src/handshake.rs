@@ -1,5 +1,7 @@
-//! The preface: what each end says before any frame. Its form never changes, so that two copies of
-//! any age can tell why they do not understand each other.
+//! The preface: the bytes that each end sends before any frame.
+//!
+//! Knows versions and the software line. Does not know frames. Invariant: the form of the preface
+//! never changes, so that two copies of any age can tell why they are incompatible.
 //!
 //! ```text
 //! offset  bytes
@@ -18,18 +20,18 @@ use crate::version::{PROTOCOL_MAX, PROTOCOL_MIN, common_version};
 /// The first bytes of every connection, in both directions.
 pub const MAGIC: &[u8; 6] = b"PEERD\0";
 
-/// The preface's fixed part.
+/// The bytes of the fixed part of the preface.
 pub const FIXED_BYTES: usize = 16;
 
-/// The longest software line.
+/// Most bytes of the software line.
 pub const SOFTWARE_BYTES_MAX: usize = 1_024;
 
-/// What one end says of itself.
+/// The data of one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preface {
-    /// Lowest protocol version spoken.
+    /// Lowest protocol version of this end.
     pub min: u16,
-    /// Highest protocol version spoken.
+    /// Highest protocol version of this end.
     pub max: u16,
     /// A bit per feature.
     pub features: u32,
@@ -48,10 +50,10 @@ impl Preface {
         Self { min: PROTOCOL_MIN, max: PROTOCOL_MAX, features: 0, software }
     }
 
-    /// The preface's bytes.
+    /// The bytes of the preface.
     ///
     /// # Panics
-    /// Where `software` is longer than [`SOFTWARE_BYTES_MAX`].
+    /// `software` is longer than [`SOFTWARE_BYTES_MAX`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         assert!(
@@ -69,8 +71,8 @@ impl Preface {
         bytes
     }
 
-    /// Reads the fixed part: the preface without its software line, and how many bytes of that line
-    /// follow.
+    /// Decodes the fixed part. Returns the preface without its software line, and the number of
+    /// bytes of that line.
     pub fn decode_fixed(bytes: &[u8; FIXED_BYTES]) -> Result<(Self, usize), PrefaceError> {
         let [m0, m1, m2, m3, m4, m5, min0, min1, max0, max1, f0, f1, f2, f3, n0, n1] = *bytes;
         if [m0, m1, m2, m3, m4, m5] != *MAGIC {
@@ -88,7 +90,7 @@ impl Preface {
         Ok((Self { min, max, features, software: String::new() }, software_bytes))
     }
 
-    /// The version to speak with `other`.
+    /// The protocol version that both ends use.
     pub fn agree(&self, other: &Self) -> Result<u16, PrefaceError> {
         common_version((self.min, self.max), (other.min, other.max)).ok_or_else(|| {
             PrefaceError::NoCommonVersion {
@@ -103,50 +105,48 @@ impl Preface {
     }
 }
 
-/// Why two ends cannot talk.
+/// Why two ends cannot communicate.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PrefaceError {
-    /// The other end does not speak peerd's protocol.
+    /// The other end does not use peerd's protocol.
     #[error("the other end of the socket does not speak peerd's protocol")]
     Magic,
-    /// A version range that makes no sense.
-    #[error("the other end claims protocol versions {min} to {max}, which is no range")]
+    /// The version range is invalid.
+    #[error("the other end sent the protocol versions {min} to {max}, which is not a range")]
     Range {
-        /// Claimed lowest.
+        /// The lowest version that was sent.
         min: u16,
-        /// Claimed highest.
+        /// The highest version that was sent.
         max: u16,
     },
-    /// A software line beyond its bound.
-    #[error(
-        "the other end claims a software line of {bytes} bytes, more than {SOFTWARE_BYTES_MAX}"
-    )]
+    /// The software line is too long.
+    #[error("the other end sent a software line of {bytes} bytes, more than {SOFTWARE_BYTES_MAX}")]
     SoftwareTooLong {
-        /// Claimed length.
+        /// The length that was sent.
         bytes: usize,
     },
-    /// The version ranges do not meet.
+    /// The version ranges have no common version.
     #[error(
         "no common protocol version: this is {ours} (protocol {ours_min} to {ours_max}), the other end is {theirs} (protocol {theirs_min} to {theirs_max})"
     )]
     NoCommonVersion {
         /// This end: version and executable.
         ours: String,
-        /// Lowest version this end speaks.
+        /// Lowest version of this end.
         ours_min: u16,
-        /// Highest version this end speaks.
+        /// Highest version of this end.
         ours_max: u16,
         /// The other end: version and executable.
         theirs: String,
-        /// Lowest version the other end speaks.
+        /// Lowest version of the other end.
         theirs_min: u16,
-        /// Highest version the other end speaks.
+        /// Highest version of the other end.
         theirs_max: u16,
     },
 }
 
 impl PrefaceError {
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

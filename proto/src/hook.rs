@@ -1,4 +1,6 @@
-//! What a client's hooks tell, and what an adapter reports of its session.
+//! The data that a client's hooks report, and that an adapter reports of its session.
+//!
+//! Knows the events of Claude Code and Codex. Does not know what the adapter does with them.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
@@ -6,22 +8,22 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use crate::message::Carrier;
 use crate::request::Seat;
 
-/// One run of a client's hook, in the few words that matter here.
+/// One run of a client's hook, reduced to the fields that the adapter needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookCall {
-    /// What happened in the client.
+    /// The event in the client.
     pub event: HookEvent,
-    /// The client's own session id, as it told its hook.
+    /// The client's own session id, as its hook got it.
     pub seat: Seat,
     /// Where the session works; may be empty.
     pub cwd: String,
-    /// The client's own record of the session, a file.
+    /// The file of the client's own record of the session.
     pub transcript: Option<String>,
     /// What the session may do without asking.
     pub mode: Option<Mode>,
     /// The subagent in which it happened; absent: the main conversation.
     pub agent: Option<String>,
-    /// The client's name of the present turn.
+    /// The client's name of the current turn.
     pub turn: Option<String>,
     /// The client's name of the tool call.
     pub tool_use: Option<String>,
@@ -30,11 +32,11 @@ pub struct HookCall {
     pub source: Option<String>,
     /// `PEER_NAME` in the hook's environment.
     pub name: Option<String>,
-    /// A `Stop` that follows a turn which an earlier `Stop` prolonged.
+    /// Whether this `Stop` follows a turn that an earlier `Stop` prolonged.
     pub prolonged: bool,
 }
 
-/// What happened in a client.
+/// An event in a client.
 #[derive(
     Clone,
     Copy,
@@ -51,9 +53,9 @@ pub struct HookCall {
 )]
 #[strum(ascii_case_insensitive)]
 pub enum HookEvent {
-    /// A session begins, goes on, or continues with an emptied or compacted conversation.
+    /// A session begins, is resumed, or continues with an emptied or compacted conversation.
     SessionStart,
-    /// The person gave the model something to do.
+    /// The person submitted a prompt.
     UserPromptSubmit,
     /// A tool is about to run.
     PreToolUse,
@@ -78,7 +80,7 @@ impl HookEvent {
     }
 }
 
-/// What a session may do without asking its user, from the least to the most.
+/// The acts that a session may do without asking its user, from the fewest to the most.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
@@ -108,7 +110,7 @@ impl Mode {
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Activity {
-    /// A turn runs.
+    /// A turn is running.
     Working,
     /// The client waits for its user.
     Idle,
@@ -122,13 +124,13 @@ impl Activity {
     }
 }
 
-/// What an adapter knows of its session; absent parts stay.
+/// The adapter's data about its session; absent parts stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// What the session may do without asking.
     pub mode: Option<Mode>,
     /// Whether the model is at work.
     pub activity: Option<Activity>,
-    /// The ways into the model that are there now, the next to be tried first; absent: as before.
+    /// The carriers that are available now, the next to be tried first; absent: unchanged.
     pub carriers: Option<Vec<Carrier>>,
 }

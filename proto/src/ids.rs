@@ -1,5 +1,7 @@
 //! Identifiers and times. Each has one binary form (serde) and one text form (`Display` and
 //! `FromStr`).
+//!
+//! Does not know a clock: the caller passes the time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +9,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Crockford's base 32: no I, L, O or U, so that an identifier survives being read aloud or typed.
+/// Crockford's base 32: no I, L, O or U, so that an identifier can be read aloud and typed.
 const BASE32: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// How many base-32 digits stand in the text form of a [`MessageId`]: 80 bits.
+/// The base-32 digits in the text form of a [`MessageId`]: 80 bits.
 const MESSAGE_ID_DIGITS: usize = 16;
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
@@ -20,38 +22,38 @@ const MESSAGE_ID_DIGITS: usize = 16;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The time `millis` milliseconds later; saturates at the end of time instead of wrapping.
+    /// The time `millis` milliseconds later; the largest time instead of an overflow.
     #[must_use]
     pub fn plus_ms(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
-    /// Milliseconds from `earlier` to `self`; zero where the clock went backwards.
+    /// Milliseconds from `earlier` to `self`; zero if the clock went backwards.
     #[must_use]
     pub fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// A message's identity: globally unique and ordered by time.
+/// The identity of a message: globally unique and ordered by time.
 ///
-/// 48 bits of milliseconds since the epoch, then 32 bits that the broker draws at random, or counts
-/// up within one millisecond. Always below 2^80. Text form: `m-` and 16 base-32 digits.
+/// It has 48 bits of milliseconds since the epoch, then 32 bits. The broker draws these at random,
+/// or counts them up within one millisecond. Always below 2^80. Text form: `m-` and 16 base-32
+/// digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u128", into = "u128")]
 pub struct MessageId(u128);
 
 impl MessageId {
-    /// The smallest identifier: nothing sorts before it.
+    /// The smallest identifier.
     pub const MIN: Self = Self(0);
-    /// The largest identifier: nothing sorts after it.
+    /// The largest identifier.
     pub const MAX: Self = Self((1 << 80) - 1);
 
-    /// The first identifier that sorts after `last` and carries `now`; `entropy` fills its random
-    /// part.
+    /// The first identifier that sorts after `last` and has the time `now`; `entropy` fills its
+    /// random part.
     ///
-    /// A clock that went backwards does not break the order: the result is then simply the
-    /// successor of `last`.
+    /// If the clock went backwards, the result is the successor of `last`, so the order holds.
     #[must_use]
     pub fn next(last: Self, now: Timestamp, entropy: u32) -> Self {
         let drawn = (u128::from(now.0 & 0xffff_ffff_ffff) << 32) | u128::from(entropy);
@@ -64,21 +66,20 @@ impl MessageId {
         Self(u128::from(at.0 & 0xffff_ffff_ffff) << 32)
     }
 
-    /// The time in it: the message was accepted then, or earlier where the clock had gone
-    /// backwards.
+    /// The time in it: the message was accepted then, or earlier if the clock had gone backwards.
     #[must_use]
     pub fn accepted_at(self) -> Timestamp {
         Timestamp((self.0 >> 32) as u64)
     }
 
-    /// The thread that a message begins which names none: after the last digits of its identifier,
-    /// which are random.
+    /// The name of the thread that this message begins if it names none: from the last digits of
+    /// its identifier, which are random.
     #[must_use]
     pub fn default_thread(self) -> String {
         format!("t-{}", &self.to_string()[10..])
     }
 
-    /// The identifier as a number below 2^80; its order is the order of time.
+    /// The identifier as a number below 2^80. Its order is the order of time.
     #[must_use]
     pub fn to_u128(self) -> u128 {
         self.0
@@ -115,8 +116,7 @@ impl fmt::Display for MessageId {
 impl FromStr for MessageId {
     type Err = IdError;
 
-    /// Accepts lower case, and the letters that base 32 leaves out where they are mistaken for
-    /// digits (o, i, l).
+    /// Accepts lower case, and the letters o, i and l for the digits that they look like.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text
             .strip_prefix("m-")
@@ -140,7 +140,7 @@ impl FromStr for MessageId {
     }
 }
 
-/// A task's identity: counted up, never used twice by one broker. Text form: `T-` and a decimal
+/// The identity of a task: a counter, never used twice by one broker. Text form: `T-` and a decimal
 /// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub u64);
@@ -164,7 +164,7 @@ impl FromStr for TaskId {
     }
 }
 
-/// A peer's identity: durable, never used twice by one broker. Text form: `p-` and a decimal
+/// The identity of a peer: durable, never used twice by one broker. Text form: `p-` and a decimal
 /// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub u64);
@@ -174,7 +174,7 @@ impl PeerId {
     pub const SYSTEM: Self = Self(0);
     /// The person, as a peer with a mailbox.
     pub const HUMAN: Self = Self(1);
-    /// The first identity given to a session.
+    /// The first identity of a session's peer.
     pub const FIRST: Self = Self(2);
 }
 
@@ -193,14 +193,14 @@ impl FromStr for PeerId {
     }
 }
 
-/// A session's identity within one run of the broker. In memory only.
+/// The identity of a session within one run of the broker. In memory only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// The secret that a session got at registration: 256 random bits. Whoever holds it is that
+/// The secret that a session got at registration: 256 random bits. A connection with it is that
 /// session.
 ///
-/// Never logged: its `Debug` form hides it.
+/// It is never logged: its `Debug` form hides it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub [u8; 32]);
 
@@ -236,8 +236,8 @@ pub fn is_peer_name(name: &str) -> bool {
 
 /// Whether `name` has the form of a peer's name, reserved or not.
 ///
-/// Names that look like identifiers (`p-7`, `m-…`) are excluded, so that a name and an id never
-/// mean different peers.
+/// A name may not look like an identifier (`p-7`, `m-…`), so that a name and an id never mean
+/// different peers.
 #[must_use]
 pub fn is_well_formed_name(name: &str) -> bool {
     (1..=crate::limits::NAME_CHARS_MAX).contains(&name.len())
@@ -247,7 +247,7 @@ pub fn is_well_formed_name(name: &str) -> bool {
         && name.parse::<MessageId>().is_err()
 }
 
-/// Names with a meaning of their own, in any case: no session may take one.
+/// Whether `name` is reserved, in any case: no session may take it.
 #[must_use]
 pub fn is_reserved_name(name: &str) -> bool {
     ["human", "user", "system", "all", "me"]
@@ -255,7 +255,7 @@ pub fn is_reserved_name(name: &str) -> bool {
         .any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
-/// A name as it was meant by who wrote it with blanks or quotation marks around it.
+/// A name without blanks and quotation marks around it.
 #[must_use]
 pub fn unquoted(text: &str) -> &str {
     let mut name = text.trim();
@@ -267,8 +267,8 @@ pub fn unquoted(text: &str) -> &str {
     name
 }
 
-/// A peer's name or id as it was meant by who wrote it so: `@bob`, as people are called elsewhere,
-/// is `bob`. Where a group can be meant too, that comes first.
+/// A peer's name or id without quotation marks and `@`: `@bob` means `bob`. If a group is possible
+/// too, the caller must try that first.
 #[must_use]
 pub fn called_peer(text: &str) -> &str {
     let name = unquoted(text);

@@ -1,26 +1,26 @@
-//! The words and bytes that peerd's programs share.
+//! The values and bytes that peerd's programs share.
 //!
-//! This crate knows identifiers, messages, limits, the wire format and where the broker's files
-//! are. It knows no socket, clock, environment or file: whoever uses it brings those.
-//! `docs/protocol.md` describes the same bytes in prose, and tests hold the two together.
+//! Knows identifiers, messages, limits, the wire format, and the paths of the broker's files. Does
+//! not know sockets, clocks, the environment or files: its callers pass what it needs.
+//! `docs/protocol.md` describes the same bytes in prose, and tests compare the two.
 //!
 //! Modules, in the order in which to read them:
 //!
-//! - [`ids`]: what things are called on the wire and in text.
-//! - [`limits`]: every bound, with its unit and its reason.
+//! - [`ids`]: identifiers, names and times.
+//! - [`limits`]: every fixed bound, with its unit and its reason.
 //! - [`message`]: a message, its delivery, and the stages of its life.
 //! - [`settings`]: every key of `config.toml`, with its default and bounds.
-//! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
-//! - [`brake`]: threads that agents used up, and what was refused lately.
-//! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: what a team shares.
-//! - [`request`]: what a program may ask, what the broker answers and pushes.
+//! - [`hook`] and [`policy`]: the data of a client's hooks, and the policies for mail.
+//! - [`brake`]: threads whose turns are used up, and refused sends.
+//! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: the records that a team shares.
+//! - [`request`]: the requests of a program, and the broker's replies and pushes.
 //! - [`reach`]: when a session's model sees a message that is sent now.
-//! - [`refusal`]: why the broker said no, and the next step.
-//! - [`version`] and [`handshake`]: the fixed preface, before any frame.
-//! - [`codec`]: frames to values and back, with every bound checked.
+//! - [`refusal`]: the broker's refusals, with the next step.
+//! - [`version`] and [`handshake`]: the fixed preface before any frame.
+//! - [`codec`]: encodes and decodes frames, and checks every bound.
 //! - [`location`]: the one state directory.
-//! - [`process`]: what Linux writes of a process.
-//! - [`text`]: a peer's text, made fit to be shown.
+//! - [`process`]: the line of a process in Linux's `/proc`.
+//! - [`text`]: makes a peer's text safe to show.
 
 pub mod brake;
 pub mod channel;

@@ -1,7 +1,8 @@
-//! The one state directory, and what is in it. Pure: who asks brings the environment.
+//! The one state directory, and the paths in it.
 //!
-//! XDG variables are not consulted, because some clients clear them for their children and some do
-//! not: two directories would mean two brokers (`docs/adr/0004-one-directory-from-home-alone.md`).
+//! Does not read the environment or any file: the caller passes the variables. XDG variables are
+//! not used, because some clients clear them for their child processes and some do not. Two
+//! directories would mean two brokers (`docs/adr/0004-one-directory-from-home-alone.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -10,25 +11,24 @@ use thiserror::Error;
 
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
-/// Where the default directory lies under the home directory.
+/// The default directory under the home directory.
 #[cfg(not(target_os = "macos"))]
 pub const DEFAULT_UNDER_HOME: &str = ".local/share/peerd";
-/// Where the default directory lies under the home directory.
+/// The default directory under the home directory.
 #[cfg(target_os = "macos")]
 pub const DEFAULT_UNDER_HOME: &str = "Library/Application Support/peerd";
 
-/// The state directory's paths.
+/// The paths of the state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     dir: PathBuf,
 }
 
 impl Location {
-    /// The directory that `PEERD_DIR` names, else the default under `home`.
+    /// The directory in `PEERD_DIR`, else the default under `home`.
     ///
     /// # Errors
-    /// Where neither is given, the one that counts is relative, or the socket's path would be
-    /// longer than a socket's path can be.
+    /// Neither is given, the given path is relative, or the socket's path would be too long.
     pub fn resolve(peerd_dir: Option<&Path>, home: Option<&Path>) -> Result<Self, LocationError> {
         let dir = match (peerd_dir.filter(|dir| !dir.as_os_str().is_empty()), home) {
             (Some(dir), _) if dir.is_absolute() => dir.to_path_buf(),
@@ -56,25 +56,25 @@ impl Location {
         self.dir.join("broker.sock")
     }
 
-    /// Locked by the broker for as long as it lives; never deleted. In it stands a [`Holding`].
+    /// The file that the broker locks for its life; it is never deleted. It has a [`Holding`].
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
 
-    /// The store.
+    /// The file of the store.
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.dir.join("peers.redb")
     }
 
-    /// The configuration; need not exist.
+    /// The configuration, which may be missing.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir.join("config.toml")
     }
 
-    /// A copy of the configuration as it was at the last start that could read it.
+    /// A copy of the configuration from the last start that could read it.
     #[must_use]
     pub fn config_kept(&self) -> PathBuf {
         self.dir.join("config.kept.toml")
@@ -86,7 +86,7 @@ impl Location {
         self.dir.join("broker.log")
     }
 
-    /// The search index, a directory: it can be thrown away while no broker runs.
+    /// The directory of the search index. It can be deleted while no broker is running.
     #[must_use]
     pub fn search_index(&self) -> PathBuf {
         self.dir.join("search")
@@ -99,31 +99,31 @@ impl Location {
     }
 }
 
-/// What a broker writes into the lock file that it holds: which process it is, and how far it has
-/// come. Whoever finds the lock held, and nobody behind the socket, reads it.
+/// The content of the lock file: the broker's process, and its phase. It is read if the lock is
+/// held and nothing answers at the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The process, as its own pid namespace numbers it.
+    /// The process id, in the process's own pid namespace.
     pub pid: u32,
-    /// How far it has come.
+    /// The phase of the broker.
     pub phase: Phase,
 }
 
-/// How far the holder of the lock has come.
+/// The phase of the broker that holds the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 #[strum(serialize_all = "snake_case")]
 pub enum Phase {
-    /// It opens its store; its socket is still to come.
+    /// It opens its store, and has no socket yet.
     Starting,
-    /// Its socket takes connections.
+    /// Its socket accepts connections.
     Serving,
-    /// It was told to end. It writes what it has accepted; its socket is gone.
+    /// It was told to end. It writes accepted messages, and has removed its socket.
     Ending,
 }
 
 impl Phase {
-    /// Its word in the lock file.
+    /// The word in the lock file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -131,14 +131,14 @@ impl Phase {
 }
 
 impl Holding {
-    /// The line for the lock file. Always of the same length, so that a later one replaces an
-    /// earlier one in one write.
+    /// The line for the lock file. All lines have the same length, so that one write replaces an
+    /// earlier line.
     #[must_use]
     pub fn line(&self) -> String {
         format!("pid {:>10} {:<8}\n", self.pid, self.phase.as_str())
     }
 
-    /// What a lock file says; none where no broker of this kind wrote it.
+    /// Parses the content of a lock file. `None`: no broker with this format wrote it.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let mut words = text.lines().next()?.split_whitespace();
@@ -154,33 +154,33 @@ impl Holding {
 /// Why there is no state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LocationError {
-    /// Neither `PEERD_DIR` nor a home directory by an absolute path.
-    #[error("neither HOME nor PEERD_DIR names a directory by an absolute path")]
+    /// Neither `PEERD_DIR` is set nor is the home directory an absolute path.
+    #[error("PEERD_DIR is not set, and HOME is not an absolute path")]
     NoHome,
-    /// `PEERD_DIR` depends on the working directory.
-    #[error("PEERD_DIR is {}, which is relative", dir.display())]
+    /// `PEERD_DIR` is a relative path.
+    #[error("PEERD_DIR is {}, which is a relative path", dir.display())]
     Relative {
-        /// What it says.
+        /// The value of `PEERD_DIR`.
         dir: PathBuf,
     },
-    /// The socket's path does not fit a socket address.
-    #[error("the socket's path {} is {bytes} bytes long, and a socket's path ends at {SOCKET_PATH_BYTES_MAX}", socket.display())]
+    /// The socket's path is too long for a socket address.
+    #[error("the socket's path {} is {bytes} bytes long, and the maximum is {SOCKET_PATH_BYTES_MAX}", socket.display())]
     TooLong {
-        /// The path.
+        /// The path of the socket.
         socket: PathBuf,
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
     },
 }
 
 impl LocationError {
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoHome => "set PEERD_DIR to one".to_owned(),
+            Self::NoHome => "set PEERD_DIR to an absolute path".to_owned(),
             Self::Relative { .. } => "set it to an absolute path".to_owned(),
-            Self::TooLong { .. } => "set PEERD_DIR to a shorter directory".to_owned(),
+            Self::TooLong { .. } => "set PEERD_DIR to a shorter path".to_owned(),
         }
     }
 }

@@ -1,4 +1,6 @@
 //! A message, its delivery to one recipient, and the stages of that delivery's life.
+//!
+//! Knows the values on the wire. Does not know which transitions are legal: the broker's rules do.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
@@ -11,10 +13,10 @@ use crate::ids::{MessageId, PeerId, Timestamp};
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Intent {
-    /// The sender wants something done or answered; it may wake its reader. The default of a new
+    /// The sender wants an act or an answer. It may wake an idle recipient. The default of a new
     /// message.
     Request,
-    /// The reader shall know; it rides on the reader's next turn. The default of a reply.
+    /// Information only: it waits for the recipient's next turn. The default of a reply.
     Inform,
 }
 
@@ -26,7 +28,7 @@ impl Intent {
     }
 }
 
-/// What a message is for, beyond its text.
+/// The purpose of a message, beyond its text.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
@@ -38,7 +40,7 @@ pub enum Kind {
     Question,
     /// The answer to a question.
     Answer,
-    /// The broker's own word, such as "your message became a dead letter".
+    /// A message of the broker itself, such as "your message became a dead letter".
     Notice,
 }
 
@@ -50,7 +52,7 @@ impl Kind {
     }
 }
 
-/// By which door a message came in. The broker stamps it; a sender cannot choose it.
+/// How a message was sent. The broker sets it; a sender cannot choose it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
@@ -67,54 +69,55 @@ pub enum Via {
 }
 
 impl Via {
-    /// The door's name in text.
+    /// The way's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// Who sent a message, as the broker saw them at that moment.
+/// The sender of a message, as the broker knew it at that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     /// The peer whose mailbox gets the replies.
     pub peer: PeerId,
-    /// Its name when it sent.
+    /// The name that it had then.
     pub name: String,
     /// Its client (`claude`, `codex`, …); empty for the person and the broker.
     pub client: String,
     /// Its working directory; may be empty.
     pub cwd: String,
-    /// The door it came in by.
+    /// How it sent the message.
     pub via: Via,
 }
 
-/// One message: stored once, however many recipients it has.
+/// One message: stored once, with any number of recipients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its identity.
     pub id: MessageId,
     /// Who sent it.
     pub from: Sender,
-    /// The recipients' names when it was sent.
+    /// The names that the recipients had when it was sent.
     pub to: Vec<String>,
-    /// Whether it may wake its reader.
+    /// Whether it may wake an idle recipient.
     pub intent: Intent,
-    /// What it is for.
+    /// Its purpose.
     pub kind: Kind,
-    /// The conversation it belongs to. Every message has one.
+    /// The conversation that it belongs to. Every message has one.
     pub thread: String,
-    /// The channel that it was said in, with its sign.
+    /// The channel that it was sent to, with its sign.
     pub channel: Option<String>,
-    /// The message it answers.
+    /// The message that it answers.
     pub reply_to: Option<MessageId>,
     /// When the broker accepted it.
     pub sent_at: Timestamp,
-    /// When it expires if it was not presented.
+    /// When it expires unless it was presented.
     pub expires_at: Option<Timestamp>,
-    /// What its claims rest on.
+    /// The sources of its claims.
     pub sources: Vec<String>,
-    /// The text, exactly as sent. Whoever shows it strips control characters and quotes it.
+    /// The text, exactly as sent. A program that shows it must strip control characters and quote
+    /// it.
     pub text: String,
 }
 
@@ -123,9 +126,9 @@ pub struct Message {
 pub struct Delivery {
     /// The message, with its text.
     pub message: Message,
-    /// Sessions that ended with this message offered; zero the first time.
+    /// The sessions that ended with this message offered; zero the first time.
     pub attempts: u32,
-    /// A model may have seen it already: whoever shows it again says so.
+    /// Whether a model may have seen it already. Then it is shown as a repeat.
     pub shown_before: bool,
 }
 
@@ -147,7 +150,7 @@ pub struct Delivery {
 pub enum Carrier {
     /// Claude Code's `notifications/claude/channel`.
     Channel,
-    /// The Claude session's own messaging socket.
+    /// The messaging socket of the Claude session itself.
     InboxSocket,
     /// Codex's control socket.
     AppServer,
@@ -167,21 +170,21 @@ impl Carrier {
     }
 }
 
-/// What shows that a model was shown the whole text.
+/// An observation that proves that a model was shown the whole text.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Evidence {
-    /// The reader acknowledged it.
+    /// The recipient acknowledged it.
     Ack,
-    /// The reader replied to it.
+    /// The recipient replied to it.
     Reply,
-    /// The same conversation made a later tool call than the one whose result carried it.
+    /// The same conversation made a later tool call than the one whose result had it.
     NextCall,
     /// The same conversation got its next user turn.
     NextTurn,
-    /// The message's id stands in the client's own transcript.
+    /// The client's own record has the message's id.
     Transcript,
     /// It was printed for the person.
     Printed,
@@ -195,22 +198,22 @@ impl Evidence {
     }
 }
 
-/// Where one delivery stands. See `docs/delivery.md` for the picture.
+/// The stage of one delivery. `docs/delivery.md` shows the transitions.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Stage {
-    /// Durable, waiting for a session.
+    /// Durable, and waiting for a session.
     Stored,
-    /// Pushed to a session. In memory only: it dies with the broker, and the delivery is `Stored`
+    /// Pushed to a session. This is in memory only: after the broker ends, the delivery is `Stored`
     /// again.
     Leased,
     /// Handed to a carrier; no evidence yet.
     Offered,
     /// Settled: there is evidence that the model was shown the whole text.
     Presented,
-    /// Waits for the person, by the reader's policy.
+    /// Waiting for the person, by the recipient's policy.
     Held,
     /// Its time to live ended first.
     Expired,
@@ -229,14 +232,14 @@ impl Stage {
         self.into()
     }
 
-    /// Whether the delivery still waits for its reader: stored, leased, offered or held.
+    /// Whether the delivery still waits for its recipient: stored, leased, offered or held.
     #[must_use]
     pub fn is_pending(self) -> bool {
         matches!(self, Self::Stored | Self::Leased | Self::Offered | Self::Held)
     }
 }
 
-/// One thing that happened to a delivery.
+/// One event in the life of a delivery.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
@@ -248,15 +251,15 @@ pub enum TraceEvent {
     Leased,
     /// Handed to a carrier.
     Offered,
-    /// Given back: by its session, or because its session ended.
+    /// Given back by its session, or because its session ended.
     Returned,
-    /// Proved.
+    /// Proved by evidence.
     Presented,
-    /// The reader said that it dealt with it.
+    /// The recipient stated that it dealt with it.
     Acked,
-    /// The reader replied.
+    /// The recipient replied.
     Answered,
-    /// Held by the reader's policy.
+    /// Held by the recipient's policy.
     Held,
     /// Released by the person.
     Released,
@@ -266,7 +269,7 @@ pub enum TraceEvent {
     Cancelled,
     /// Became a dead letter.
     Dead,
-    /// Put back into the queue by an operator.
+    /// Put back into the mailbox by an operator.
     Requeued,
     /// Given to another peer by an operator.
     Reassigned,
@@ -282,13 +285,13 @@ impl TraceEvent {
     }
 }
 
-/// Why something happened to a delivery.
+/// Why an event happened to a delivery.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Cause {
-    /// The named evidence was seen.
+    /// This evidence was observed.
     #[strum(transparent)]
     Evidence(Evidence),
     /// Its session ended.
@@ -297,17 +300,17 @@ pub enum Cause {
     Nack,
     /// Too many sessions ended with it offered.
     AttemptsExceeded,
-    /// Its reader was forgotten.
+    /// Its recipient was forgotten.
     PeerForgotten,
     /// Its time to live ended.
     TtlEnded,
-    /// An operator did it.
+    /// An operator decided it.
     Operator,
-    /// The reader's policy.
+    /// The recipient's policy applied.
     Policy,
-    /// The session moved to another peer (`Bind`), and its mail with it.
+    /// The session moved to another peer (`Bind`), with its mail.
     Bound,
-    /// What the disk holds of it is not what was written there.
+    /// The record on disk differs from the one that was written.
     Damaged,
 }
 
@@ -319,15 +322,15 @@ impl Cause {
     }
 }
 
-/// One line of a delivery's trace.
+/// One entry of a delivery's trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceEntry {
-    /// What happened.
+    /// The event.
     pub event: TraceEvent,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// By which carrier, where one was involved.
+    /// The carrier, if one was involved.
     pub carrier: Option<Carrier>,
-    /// Why, where there is a reason beyond the event itself.
+    /// The reason, if there is one beyond the event itself.
     pub cause: Option<Cause>,
 }

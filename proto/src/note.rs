@@ -1,25 +1,28 @@
-//! Notes: what sessions remember together, under keys.
+//! Notes: texts under keys that sessions share.
+//!
+//! Knows the requests about notes and their answers. Does not know when a note expires: the
+//! broker's rules do.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
 use crate::limits::{NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX};
 
-/// What is asked of notes.
+/// A request about notes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoteRequest {
-    /// One note. Answer: [`Reply::Note`](crate::request::Reply::Note).
+    /// Read one note. Answer: [`Reply::Note`](crate::request::Reply::Note).
     Get(String),
-    /// Write a note, new or in place of an old one. Answer: the note, without its value.
+    /// Write a note; an existing one is replaced. Answer: the note, without its value.
     Set(NoteDraft),
-    /// Add a line to a note; one that is not there is made. Answer: the note, without its value.
+    /// Add a line to a note; a missing note is created. Answer: the note, without its value.
     Append {
         /// The key.
         key: String,
-        /// What is added, after a line end.
+        /// The text to add, after a line end.
         text: String,
     },
-    /// Which notes there are, by key, without their values. Answer:
+    /// List notes by key, without their values. Answer:
     /// [`Reply::Notes`](crate::request::Reply::Notes).
     List {
         /// Only keys that begin with this.
@@ -29,11 +32,11 @@ pub enum NoteRequest {
         /// Start after this key.
         after: Option<String>,
     },
-    /// Forget a note. Answer: the note that was, without its value.
+    /// Delete a note. Answer: the deleted note, without its value.
     Delete {
         /// The key.
         key: String,
-        /// Only if it still has this version.
+        /// Delete it only if it still has this version.
         if_version: Option<u64>,
     },
 }
@@ -41,15 +44,15 @@ pub enum NoteRequest {
 /// A note to write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoteDraft {
-    /// Letters, digits, `.`, `_`, `-`, `/` and `:`, at most [`NOTE_KEY_BYTES_MAX`].
+    /// The key: letters, digits, `.`, `_`, `-`, `/` and `:`, at most [`NOTE_KEY_BYTES_MAX`].
     pub key: String,
-    /// At most [`NOTE_BYTES_MAX`](crate::limits::NOTE_BYTES_MAX) bytes.
+    /// The value: at most [`NOTE_BYTES_MAX`](crate::limits::NOTE_BYTES_MAX) bytes.
     pub value: String,
-    /// What it is filed under.
+    /// The tags of the note.
     pub tags: Vec<String>,
-    /// Milliseconds after which it is forgotten; absent: never.
+    /// Milliseconds after which it is deleted; absent: never.
     pub ttl_ms: Option<u64>,
-    /// Only if the note still has this version; 0: only if there is none.
+    /// Write only if the note still has this version; 0: only if no such note exists.
     pub if_version: Option<u64>,
 }
 
@@ -58,30 +61,30 @@ pub struct NoteDraft {
 pub struct NoteInfo {
     /// Its key.
     pub key: String,
-    /// What it says; absent where only its head was asked for.
+    /// Its value; absent if only its head was asked for.
     pub value: Option<String>,
-    /// What it is filed under.
+    /// The tags of the note.
     pub tags: Vec<String>,
     /// Counts up from 1 with each change.
     pub version: u64,
-    /// Who changed it last, by the name of that time.
+    /// The name that its last author had then.
     pub author: String,
     /// When it changed last.
     pub changed_at: Timestamp,
-    /// When it is forgotten.
+    /// When it is deleted.
     pub expires_at: Option<Timestamp>,
     /// The size of its value.
     pub bytes: u32,
 }
 
-/// Whether a note may stand under this key.
+/// Whether a text may be the key of a note.
 #[must_use]
 pub fn is_key(key: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
     (1..=NOTE_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(plain)
 }
 
-/// Whether a note may be filed under this tag: letters, digits, `.`, `_` and `-`.
+/// Whether a text may be the tag of a note: letters, digits, `.`, `_` and `-`.
 #[must_use]
 pub fn is_tag(tag: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

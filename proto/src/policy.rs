@@ -1,9 +1,12 @@
-//! What the person lets a session's mailbox take.
+//! The person's policies for mail to sessions.
+//!
+//! Knows the values on the wire. Does not know to which mail a policy applies: the broker's rules
+//! do.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 
-/// What becomes of a message that another session sends.
+/// What happens to a message from another session.
 #[derive(
     Clone,
     Copy,
@@ -20,7 +23,7 @@ use strum::{EnumString, IntoStaticStr};
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Policy {
-    /// It goes its way.
+    /// It is delivered.
     #[default]
     Accept,
     /// It waits until the person releases it, and the sender is told.
@@ -37,17 +40,17 @@ impl Policy {
     }
 }
 
-/// All policies that are in force.
+/// All policies in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policies {
-    /// For every peer that has none of its own.
+    /// The policy for every peer without its own.
     pub default: Policy,
-    /// What becomes of mail from a session that may do less without asking than its reader; absent:
-    /// nothing special.
+    /// The policy for mail from a session that may do less without asking than its recipient;
+    /// absent: no such policy.
     pub escalation: Option<Policy>,
-    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions,
-    /// or may come to.
+    /// Whether the person allows the inbox socket in sessions that bypass permissions, or may begin
+    /// to.
     pub inbox_socket_in_bypass: bool,
-    /// Peers with a policy of their own, by name.
+    /// Peers with their own policy, by name.
     pub peers: Vec<(String, Policy)>,
 }

@@ -1,28 +1,28 @@
-//! What Linux writes of a process in `/proc/PID/stat`.
+//! The line of a process in `/proc/PID/stat`, as Linux writes it.
 //!
-//! Takes the line apart, for each program that has read one. Knows the order of the fields, and
-//! reads no file itself. Invariant: a process can choose its name freely, and no name moves the
-//! other fields.
+//! Parses the line, for each program that has read one. Knows the order of the fields. Reads no
+//! file itself. Invariant: a process can choose its name freely, and no name moves the other
+//! fields.
 
 /// The fields of the line that peerd uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     state: u8,
-    /// The process that started it, or the one that took over from that; 0 where there is none.
+    /// The process that started it, or the one that took it over; 0 if there is none.
     pub parent: u32,
     group: i32,
-    /// The device of the terminal that controls it.
+    /// The device of its controlling terminal.
     pub terminal: Option<u32>,
     foreground: i32,
-    /// When it began, in ticks since the system did.
+    /// When it began, in ticks since the system started.
     pub started: u64,
 }
 
 impl Stat {
-    /// Takes a line apart; none where it is none, or is cut.
+    /// Parses a line; `None` if it is malformed or truncated.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
-        // The second field is the name in parentheses, and the name may itself hold spaces and
+        // The second field is the name in parentheses. The name may itself have spaces and
         // parentheses, or no text.
         let name_end = line.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(&line[name_end + 1..]).ok()?.split_ascii_whitespace();
@@ -37,13 +37,13 @@ impl Stat {
         Some(Self { state, parent, group, terminal, foreground, started })
     }
 
-    /// Whether it has ended and only its exit status is left.
+    /// Whether the process has ended and only its exit status is left.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// Whether a signal stopped it, such as that of `kill -STOP` or Ctrl-Z.
+    /// Whether a signal stopped it, such as `kill -STOP` or Ctrl-Z.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.state == b'T'

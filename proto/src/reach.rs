@@ -1,5 +1,6 @@
-//! When and how a session's model will see a message that is sent to it now, from what its adapter
-//! reports.
+//! When and how a session's model will see a message that is sent now.
+//!
+//! Knows what the session's adapter reported. Does not know whether the report is still true.
 
 use std::fmt;
 
@@ -7,23 +8,23 @@ use crate::hook::Activity;
 use crate::message::Carrier;
 use crate::request::CarrierProof;
 
-/// When a session's model sees what may wake it. What may not waits for the next turn of a session
-/// that rests.
+/// When a session's model sees a message that may wake it. Another message waits for the next turn
+/// of an idle session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// At once, or between two tool calls: by this push carrier.
+    /// At once, or between two tool calls, by this push carrier.
     Now(CarrierProof),
-    /// When a tool has run or a turn begins: by a hook.
+    /// After a tool has run or when a turn begins, by a hook.
     NextEvent(CarrierProof),
-    /// When its user speaks to it: it rests, and a hook comes then.
+    /// With its user's next prompt, by a hook: the session is idle.
     NextTurn(CarrierProof),
     /// When it calls a tool of peerd.
     NextCall(CarrierProof),
 }
 
 impl Reach {
-    /// How an online session is reached. `carriers` are those that it reports, the next to be tried
-    /// first; without a report the end of a tool result is what every client has.
+    /// How an online session is reached. `carriers` are those that it reported, the next to be
+    /// tried first. Without a report it is the end of a tool result, which every client has.
     #[must_use]
     pub fn of(carriers: &[CarrierProof], activity: Option<Activity>) -> Self {
         let is_push = |proof: &&CarrierProof| {
@@ -31,7 +32,7 @@ impl Reach {
         };
         let named =
             |carrier: Carrier| carriers.iter().find(|proof| proof.carrier == carrier).copied();
-        // What was tried before and is not there any more stands behind the end of a tool result.
+        // A carrier that was tried before and is no longer available comes after the tool result.
         let present = carriers
             .iter()
             .position(|proof| proof.carrier == Carrier::ToolResult)
@@ -66,7 +67,7 @@ impl fmt::Display for Reach {
         let when = match self {
             Self::Now(_) => "reached now",
             Self::NextEvent(_) => "sees mail after its next tool call",
-            Self::NextTurn(_) => "rests and sees mail when its user speaks to it next",
+            Self::NextTurn(_) => "is idle and sees mail with its user's next prompt",
             Self::NextCall(_) => "sees mail with its next call of a peers tool",
         };
         write!(f, "{when}, by {}", self.carrier().carrier.as_str())
@@ -100,7 +101,7 @@ mod tests {
         );
         assert_eq!(
             of(&[Hook, ToolResult], Some(Activity::Idle)),
-            "rests and sees mail when its user speaks to it next, by hook"
+            "is idle and sees mail with its user's next prompt, by hook"
         );
     }
 }

@@ -1,21 +1,23 @@
-//! Why the broker said no, and the next step. `docs/errors.md` lists every code, and a test
-//! compares the two.
+//! Why the broker refuses a request, and the next step.
+//!
+//! Knows the codes. Does not know the texts: the broker's wording does. `docs/errors.md` lists
+//! every code, and a test compares the two.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
-/// A refused request. The connection lives on.
+/// A refused request. The connection stays open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What kind of no.
+    /// The kind of the refusal.
     pub code: ErrorCode,
-    /// What was tried, on what, and why it cannot be: lower case, no full stop.
+    /// The attempt, its object and the obstacle: lower case, no full stop.
     pub message: String,
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     pub hint: String,
-    /// When trying again makes sense.
+    /// When another attempt makes sense.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -31,7 +33,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The kinds of no. Numbered on the wire in this order; a new one is appended.
+/// The kinds of refusals. Their numbers on the wire are in this order; a new kind is appended.
 #[derive(
     Clone,
     Copy,
@@ -50,11 +52,11 @@ impl std::error::Error for Refusal {}
 pub enum ErrorCode {
     /// The frame is not a request of this protocol version. The connection is closed after it.
     BadFrame,
-    /// The request came out of order: `Hello` first, `Register` before acting as a peer.
+    /// The request came out of order: `Hello` must be first, and `Register` before acts as a peer.
     OutOfOrder,
     /// No peer has this name or id.
     UnknownPeer,
-    /// No message has this id, or it is none of the caller's business.
+    /// No message has this id, or the caller may not see it.
     UnknownMessage,
     /// The text is empty.
     EmptyText,
@@ -62,53 +64,53 @@ pub enum ErrorCode {
     TextTooLarge,
     /// The name has the wrong form.
     BadName,
-    /// The name means something else.
+    /// The name is reserved.
     ReservedName,
     /// Another peer has the name.
     NameTaken,
-    /// A field is too long, too many or otherwise out of bounds.
+    /// A field is too long, has too many entries, or is otherwise out of bounds.
     OutOfBounds,
-    /// Too many messages in the last minute.
+    /// The sender sent too many messages in the last minute.
     RateLimited,
     /// Too many messages wait for the recipient.
     MailboxFull,
-    /// The same text went to the same recipient a moment ago.
+    /// The same text was sent to the same recipient a moment ago.
     IdenticalText,
-    /// Agents went back and forth in this thread long enough without the person.
+    /// Agents took as many turns in this thread as they may without the person.
     ThreadPaused,
     /// The recipient's policy refuses it.
     RefusedByPolicy,
     /// Only the person may do this.
     NotPermitted,
-    /// The message was presented, or settled otherwise: it is too late.
+    /// The message was already presented, or settled otherwise.
     TooLate,
-    /// The disk is full: sends are refused, deliveries go on.
+    /// The disk is full: the broker refuses sends, and continues to deliver.
     NoSpace,
-    /// The broker holds as many connections, peers or requests as it can.
+    /// The broker has as many connections, peers or requests as it can hold.
     Overloaded,
     /// The token is not this session's.
     BadToken,
     /// The session does not hold this message.
     NotLeased,
-    /// The same idempotency key came with another message.
+    /// The same idempotency key was used for another message.
     IdempotencyConflict,
     /// The broker is stopping.
     Stopping,
-    /// No channel or group has this name, or it is none of the caller's business.
+    /// No channel or group has this name, or the caller may not see it.
     UnknownChannel,
     /// No task has this id.
     UnknownTask,
     /// No note has this key.
     UnknownNote,
-    /// The question has its answer already, or its time is over.
+    /// The question has its answer already, or it expired.
     QuestionClosed,
-    /// Somebody else holds the task.
+    /// Another peer holds the task.
     TaskHeld,
-    /// The task cannot become that from where it stands.
+    /// The task's state does not allow this change.
     BadTransition,
     /// The note has changed since it was read.
     VersionConflict,
-    /// The person has paused it.
+    /// The person has paused this sender or thread.
     Paused,
 }
 

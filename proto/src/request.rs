@@ -1,8 +1,9 @@
-//! What a program may ask, what the broker answers, and what it pushes of its own accord.
+//! The requests of a program, the broker's replies, and its pushes.
 //!
-//! Wire rules: the variants of an enum are numbered in order, from zero. Within one protocol
-//! version variants are never inserted, removed or reordered, and no field is added to one; a new
-//! version gets new types. `proto/golden` holds the bytes of every variant.
+//! Knows the values on the wire. Does not know the rules. Invariants: the variants of an enum are
+//! numbered in order, from zero. Within one protocol version no variant is inserted, removed or
+//! reordered, and no field is added; a new version gets new types. `proto/golden` has the bytes of
+//! every variant.
 
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
@@ -21,50 +22,50 @@ use crate::refusal::{ErrorCode, Refusal};
 use crate::search::{Hit, SearchQuery};
 use crate::task::{TaskInfo, TaskRequest, TaskState};
 
-/// Names a request within its connection. The program chooses it; the reply carries it back.
+/// The id of a request within its connection. The program chooses it, and the reply has the same.
 pub type RequestId = u64;
 
 /// A frame from a program to the broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientFrame {
-    /// Chosen by the program, not in use by an unanswered request of the same connection.
+    /// Chosen by the program; no other unanswered request of the connection may have it.
     pub id: RequestId,
-    /// What it asks.
+    /// The request.
     pub request: Request,
 }
 
 /// A frame from the broker to a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerFrame {
-    /// The answer to the request of that id. Whatever it reports is durable.
+    /// The answer to the request with that id. Every change that it reports is durable.
     Reply {
         /// The request's id.
         id: RequestId,
-        /// What came of it.
+        /// The outcome.
         result: Result<Reply, Refusal>,
     },
-    /// Sent unasked.
+    /// A push: the broker sends it without a request.
     Push(Push),
 }
 
-/// What a program may ask. The first request of a connection is `Hello`; acts as a peer need
+/// A request of a program. The first request of a connection is `Hello`. An act as a peer needs
 /// `Register` first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Who is connecting. Answer: [`Reply::Welcome`].
+    /// Greets the broker. Answer: [`Reply::Welcome`].
     Hello(Hello),
     /// Become a peer, or resume as one. Answer: [`Reply::Registered`].
     Register(Register),
-    /// Tell the seat that the client gave this session. Answer: [`Reply::Registered`], perhaps as
-    /// another peer.
+    /// Tell the broker the seat that the client gave this session. Answer: [`Reply::Registered`],
+    /// perhaps as another peer.
     Bind(Seat),
-    /// Tell others what this session does; absent parts stay. Answer: [`Reply::Done`].
+    /// Tell others what this session does; absent parts stay unchanged. Answer: [`Reply::Done`].
     Describe {
         /// What it is doing, in a sentence; an empty text clears it.
         summary: Option<String>,
         /// `working`, `idle`, `blocked`, `away` or a few words.
         state: Option<String>,
-        /// Its present task.
+        /// Its current task.
         task: Option<String>,
     },
     /// Change a name: this session's own, or (operators) that of `peer`. Answer:
@@ -72,79 +73,80 @@ pub enum Request {
     Rename {
         /// A name or id; absent: the caller.
         peer: Option<String>,
-        /// The name it shall have.
+        /// The new name.
         new_name: String,
     },
-    /// Who is here. Answer: [`Reply::Peers`].
+    /// List peers. Answer: [`Reply::Peers`].
     Peers(PeersQuery),
     /// Send a message. Answer: [`Reply::Sent`], once it is durable.
     Send(Send),
-    /// Lease what matches, beyond the window if need be, and say what this session holds. Matching
-    /// messages that it did not have yet are pushed before the answer, [`Reply::Received`]. With
-    /// `wait` the answer is kept back until something matches or a request for this session
-    /// arrives.
+    /// Lease the matching messages, beyond the window if need be. Matching messages that this
+    /// session did not have yet are pushed before the answer, [`Reply::Received`], which lists the
+    /// messages that this session holds. With `wait`, the answer is delayed until a message matches
+    /// or a request for this session arrives.
     Receive {
-        /// What matches.
+        /// The messages that match.
         filter: Filter,
-        /// Keep the answer back until something does.
+        /// Delay the answer until a message matches.
         wait: bool,
     },
     /// Answer the waiting `Receive` of that id now. Answer: [`Reply::Done`].
     StopWaiting(RequestId),
-    /// These are about to be handed to a carrier. Sent before the bytes leave. Answer:
+    /// These messages are about to be given to a carrier. Sent before the bytes leave. Answer:
     /// [`Reply::Done`].
     Offered {
         /// Leased messages of this session.
         messages: Vec<MessageId>,
-        /// Which carrier takes them.
+        /// The carrier that gets them.
         carrier: Carrier,
-        /// No carrier follows it: no visibility timeout is started.
+        /// Whether no carrier follows this one: then no visibility timeout starts.
         last: bool,
     },
-    /// There is evidence that the model was shown these. Answer: [`Reply::Done`]; what is settled
-    /// already is no error.
+    /// There is evidence that the model was shown these messages. Answer: [`Reply::Done`]; a
+    /// message that is already settled is no error.
     Presented {
         /// Messages of this session.
         messages: Vec<MessageId>,
-        /// The carrier that is proved by it.
+        /// The carrier that the evidence proves.
         carrier: Carrier,
-        /// What was seen.
+        /// The evidence.
         evidence: Evidence,
     },
-    /// The reader dealt with these. Settles what was not settled. Answer: [`Reply::Acked`].
+    /// The recipient dealt with these messages. Settles them unless they are settled. Answer:
+    /// [`Reply::Acked`].
     Ack {
         /// Messages to the caller.
         messages: Vec<MessageId>,
     },
-    /// Give these back: they are ready for a session again. Answer: [`Reply::Done`].
+    /// Give these messages back, so that a session can lease them again. Answer: [`Reply::Done`].
     Nack {
         /// Leased messages of this session.
         messages: Vec<MessageId>,
     },
-    /// One message, whole, for its sender, a recipient or an operator. Answer: [`Reply::Text`].
+    /// Read one whole message, as its sender, a recipient or an operator. Answer: [`Reply::Text`].
     Read(MessageId),
-    /// What waits for a peer; leases nothing. Answer: [`Reply::Inbox`].
+    /// List the waiting mail of a peer; leases nothing. Answer: [`Reply::Inbox`].
     Inbox {
-        /// A name or id; absent: the caller (for an operator: the person). `*`: everyone
+        /// A name or id; absent: the caller (for an operator: the person). `*`: all peers
         /// (operators).
         peer: Option<String>,
-        /// Only what is held; without it a session hears nothing of that. A held delivery is listed
-        /// for the person and for the agents at both ends.
+        /// Only held mail, which a session does not get without this. A held delivery is listed for
+        /// the person and for the agents at both ends.
         held: bool,
         /// Start after this one.
         after: Option<Position>,
     },
-    /// One message with its delivery traces, for its sender, a recipient or an operator. Answer:
-    /// [`Reply::Shown`].
+    /// Read one message with its delivery traces, as its sender, a recipient or an operator.
+    /// Answer: [`Reply::Shown`].
     Show(MessageId),
-    /// What was said, newest first, or on from a message. Answer: [`Reply::History`].
+    /// List messages, newest first, or on from one message. Answer: [`Reply::History`].
     History(HistoryQuery),
-    /// Dead letters and expired mail, oldest first. Answer: [`Reply::Orphans`].
+    /// List dead letters and expired mail, oldest first. Answer: [`Reply::Orphans`].
     Orphans {
         /// Start after this one.
         after: Option<Position>,
     },
-    /// Put a dead letter back into its reader's queue (operators). Answer: [`Reply::Settled`].
+    /// Put a dead letter back into its recipient's mailbox (operators). Answer: [`Reply::Settled`].
     Requeue(MessageId),
     /// Give a dead letter to another peer (operators). Answer: [`Reply::Settled`].
     Reassign {
@@ -158,7 +160,7 @@ pub enum Request {
     /// Withdraw a message of the caller's own (operators: any) that was not presented yet. Answer:
     /// [`Reply::Settled`].
     Cancel(MessageId),
-    /// Push [`Push::Event`] for what happens from now on (operators). Answer: [`Reply::Done`].
+    /// Push [`Push::Event`] for each event from now on (operators). Answer: [`Reply::Done`].
     Watch {
         /// Only events that concern this peer, by name or id.
         peer: Option<String>,
@@ -171,109 +173,108 @@ pub enum Request {
     Status,
     /// Stop the broker cleanly (the person). Answer: [`Reply::Done`], then the connection closes.
     Shutdown,
-    /// What this session's adapter knows of it. Of that the mode is durable. Answer:
+    /// Report what this session's adapter knows about it. Only the mode is durable. Answer:
     /// [`Reply::Done`].
     Report(Report),
-    /// A client's hook runs (hooks). Answer: [`Reply::Hook`], empty where no session is meant.
+    /// A client's hook runs (hooks). Answer: [`Reply::Hook`], empty if it belongs to no session.
     Hook(HookCall),
-    /// The answer to a [`Push::Hook`]. Answer: [`Reply::Done`]; refused where the
-    /// hook waits no more: then nobody was shown it.
+    /// The answer to a [`Push::Hook`]. Answer: [`Reply::Done`]. It is refused if the hook no longer
+    /// waits: then no model was shown it.
     HookAnswer {
-        /// Which call is answered.
+        /// The id of the call.
         call: u64,
-        /// What the hook prints; empty: nothing.
+        /// The text that the hook prints; may be empty.
         output: String,
-        /// Messages that this session offered in it, and that the client asks its model with next:
-        /// for them the end of the session is an attempt. At most
+        /// Messages that this session offered in it, and that the client asks its model with next.
+        /// For them, the end of the session is an attempt. At most
         /// [`MESSAGES_PER_REQUEST_MAX`](crate::limits::MESSAGES_PER_REQUEST_MAX).
         asks_with: Vec<MessageId>,
     },
     /// The policies in force (operators). Answer: [`Reply::Policies`].
     Policies,
-    /// Set a policy (operators). It is durable, and holds for what is sent from now on. Answer:
+    /// Set a policy (operators). It is durable, and applies to mail sent from now on. Answer:
     /// [`Reply::Policies`].
     SetPolicy {
-        /// A name or id; absent: for all that have none of their own.
+        /// A name or id; absent: all peers without their own policy.
         peer: Option<String>,
-        /// Absent: the peer has none of its own any more, or, for all, what `config.toml` says.
+        /// Absent: remove the peer's own policy; for all peers, use the one in `config.toml`.
         policy: Option<Policy>,
     },
-    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or may
-    /// come to (operators). It is durable. Answer: [`Reply::Policies`].
+    /// Whether the adapter may use the inbox socket in sessions that bypass permissions, or may
+    /// begin to (operators). It is durable. Answer: [`Reply::Policies`].
     SetConsent {
-        /// Yes, or no again.
+        /// Whether it is allowed.
         inbox_socket_in_bypass: bool,
     },
-    /// Let a held message go on its way (operators). Answer: [`Reply::Settled`].
+    /// Release a held message (operators). Answer: [`Reply::Settled`].
     Release {
         /// The message.
         message: MessageId,
         /// A recipient's name or id; absent: all for whom it is held.
         to: Option<String>,
     },
-    /// About channels and groups. Answer: [`Reply::Channels`].
+    /// A request about channels and groups. Answer: [`Reply::Channels`].
     Channel(ChannelRequest),
     /// Ask a question. Answer: [`Reply::Sent`], once it is durable; the message's id is the
     /// question's.
     Ask(Ask),
     /// Answer a question. Answer: [`Reply::Sent`], once it is durable.
     Answer(Answer),
-    /// Which questions there are. Answer: [`Reply::Questions`].
+    /// List questions. Answer: [`Reply::Questions`].
     Questions(QuestionsQuery),
-    /// About tasks. Answer: [`Reply::Tasks`].
+    /// A request about tasks. Answer: [`Reply::Tasks`].
     Task(TaskRequest),
-    /// About notes. Answer: [`Reply::Note`], or [`Reply::Notes`] to a list.
+    /// A request about notes. Answer: [`Reply::Note`], or [`Reply::Notes`] for a list.
     Note(NoteRequest),
-    /// Look for something that was said, asked, noted or planned. Answer: [`Reply::Hits`].
+    /// Search messages, questions, answers, notes and tasks. Answer: [`Reply::Hits`].
     Search(SearchQuery),
-    /// Refuse what agents send, until it is resumed (operators). Answer: [`Reply::Paused`].
+    /// Refuse the sends of agents until `Resume` (operators). Answer: [`Reply::Paused`].
     Pause(Pausing),
-    /// Let agents send again (operators). Answer: [`Reply::Paused`].
+    /// Accept the sends of agents again (operators). Answer: [`Reply::Paused`].
     Resume(Pausing),
     /// Apply the configured retention now (operators). Answer: [`Reply::Purged`].
     Purge {
-        /// Only say what would go.
+        /// Only count what would be deleted.
         dry_run: bool,
     },
-    /// What brakes and policies refused lately, newest first: the caller's own, or everybody's (the
-    /// person). Answer: [`Reply::Refusals`].
+    /// List the sends that limits and policies refused lately, newest first: the caller's own, or
+    /// all (the person). Answer: [`Reply::Refusals`].
     Refusals,
-    /// A model may have been asked with these since they were offered: the client made a request,
-    /// ran a hook or called a tool. Only then the end of this session counts an attempt for them;
-    /// what a tool result carried counts without it. Answer: [`Reply::Done`]; what this session
-    /// does not hold is no error.
+    /// A model may have been asked with these messages since they were offered: the client made a
+    /// request, ran a hook or called a tool. Without this, the end of the session counts no
+    /// attempt, except for messages in a tool result. Answer: [`Reply::Done`]; a message that this
+    /// session does not hold is no error.
     Tried {
         /// Offered messages of this session.
         messages: Vec<MessageId>,
     },
 }
 
-/// What is paused: agents' sends in it are refused. The person is never paused.
+/// The scope of a pause: agents' sends in it are refused. The person is never paused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Pausing {
-    /// Everything.
+    /// All agents.
     All,
-    /// What this peer sends, by name or id.
+    /// The sends of this peer, by name or id.
     Peer(String),
-    /// What is said in this thread. Resuming it also counts its agents' turns anew.
+    /// The sends in this thread. Resuming it also resets the turns of its agents.
     Thread(String),
 }
 
-/// Who is connecting.
+/// The data with which a program greets the broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// What the connection is for.
+    /// The purpose of the connection.
     pub role: Role,
     /// The program's version.
     pub version: String,
     /// The program's executable, for messages about two installed copies.
     pub executable: String,
-    /// The seat that the environment names, where there is one: tells an agent's shell from the
-    /// person's.
+    /// The seat that the environment names, if any. It tells an agent's shell from the person's.
     pub seat: Option<Seat>,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// An agent's session.
@@ -284,16 +285,16 @@ pub enum Role {
     Hook,
 }
 
-/// A stable key for "the same session": what finds its mailbox again.
+/// A stable key for the same session, by which the broker finds its mailbox again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seat {
-    /// Who issued the key.
+    /// The issuer of the key.
     pub kind: SeatKind,
     /// The key, at most [`SEAT_KEY_BYTES_MAX`](crate::limits::SEAT_KEY_BYTES_MAX) bytes.
     pub key: String,
 }
 
-/// Who issued a seat's key.
+/// The issuer of a seat's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SeatKind {
     /// The person, as `PEER_NAME`.
@@ -306,30 +307,30 @@ pub enum SeatKind {
     Other,
 }
 
-/// Become a peer, or resume as one.
+/// The data with which a session becomes a peer, or resumes as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The name the person chose (`PEER_NAME`). A known, offline peer of that name is taken up
-    /// again with its mail.
+    /// The name that the person chose (`PEER_NAME`). A known, offline peer with that name is
+    /// resumed, with its mail.
     pub name: Option<String>,
-    /// The client's own session id, where it is known already.
+    /// The client's own session id, if it is known already.
     pub seat: Option<Seat>,
     /// `claude`, `codex`, …
     pub client: String,
     /// The client's version.
     pub client_version: String,
-    /// The client's process; the broker prefers what the kernel says.
+    /// The client's process; the broker prefers the one that the kernel reports.
     pub client_pid: u32,
-    /// Where it works; another text for another directory. Empty where that is not known: it is
-    /// then equal to no other.
+    /// Its working directory, as a text that differs for different directories. Empty if unknown:
+    /// it is then equal to no other.
     pub cwd: String,
     /// The top of its git work tree.
     pub git_root: Option<String>,
-    /// What all work trees of one repository share: the canonical path of git's common directory.
+    /// The canonical path of git's common directory, which all work trees of one repository share.
     pub repo: Option<String>,
     /// This machine's name.
     pub host: String,
-    /// What an earlier `Registered` gave: the session goes on, also after the broker died.
+    /// The data of an earlier `Registered`: the session continues, also after the broker died.
     pub resume: Option<Resume>,
 }
 
@@ -342,20 +343,21 @@ pub struct Resume {
     pub token: Token,
 }
 
-/// Whom a listing is about.
+/// The peers that a listing is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersQuery {
     /// Only peers that work in this directory.
     pub cwd: Option<String>,
     /// Only peers of this repository (see [`Register::repo`]).
     pub repo: Option<String>,
-    /// Only peers in whose name, summary, task, client or directory this text stands, in any case.
+    /// Only peers with this text in their name, summary, task, client or directory, in any case.
     pub text: Option<String>,
-    /// Only peers of this state (their own word, or else what their client does), in any case.
+    /// Only peers in this state (the one that they set, or else the one of their client), in any
+    /// case.
     pub state: Option<String>,
     /// Only peers of this client.
     pub client: Option<String>,
-    /// Also peers that are long offline and have no mail.
+    /// Also peers that have long been offline and have no mail.
     pub all: bool,
     /// Start after this one.
     pub after: Option<PeerId>,
@@ -364,25 +366,26 @@ pub struct PeersQuery {
 /// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Send {
-    /// Names or ids. With `reply_to` it may be empty: then it goes to the sender of that message.
+    /// Names or ids. With `reply_to` it may be empty: the message then goes to the sender of that
+    /// message.
     pub to: Vec<String>,
     /// The text: not empty, at most `text_bytes_max` bytes.
     pub text: String,
     /// Absent: `Request`, or `Inform` for a reply.
     pub intent: Option<Intent>,
-    /// The message it answers.
+    /// The message that this one answers.
     pub reply_to: Option<MessageId>,
-    /// Absent: that of `reply_to`, or a new one.
+    /// Absent: the thread of `reply_to`, or a new one.
     pub thread: Option<String>,
-    /// Milliseconds after which it expires if it was not presented.
+    /// Milliseconds after which it expires unless it was presented.
     pub ttl_ms: Option<u64>,
-    /// What its claims rest on.
+    /// The sources of its claims.
     pub sources: Vec<String>,
     /// The sender's name for this act: a repeat gets the first outcome.
     pub idempotency_key: Option<String>,
 }
 
-/// Which messages a `Receive` is about; absent parts match everything.
+/// The messages that a `Receive` is about; absent parts match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// A sender's name or id.
@@ -395,7 +398,7 @@ pub struct Filter {
     pub reply_to: Option<MessageId>,
 }
 
-/// A place in a listing of deliveries.
+/// A position in a listing of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The message.
@@ -404,20 +407,20 @@ pub struct Position {
     pub peer: PeerId,
 }
 
-/// Which part of what was said.
+/// The part of the history that a listing is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryQuery {
     /// Only messages from or to this peer.
     pub peer: Option<String>,
-    /// Only messages between `peer` (absent: anyone) and this one.
+    /// Only messages between `peer` (absent: any peer) and this one.
     pub with: Option<String>,
     /// Only this thread.
     pub thread: Option<String>,
-    /// Only what was said in this channel.
+    /// Only messages in this channel.
     pub channel: Option<String>,
     /// Only messages sent at or after this time.
     pub since: Option<Timestamp>,
-    /// Only messages after this one, oldest first: the cursor of who reads on as messages come.
+    /// Only messages after this one, oldest first: the cursor for reading on as messages come.
     pub after: Option<MessageId>,
     /// Only messages before this one: the cursor of the page before.
     pub before: Option<MessageId>,
@@ -426,16 +429,16 @@ pub struct HistoryQuery {
     pub limit: u32,
 }
 
-/// What the broker answers.
+/// An answer of the broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// To `Hello`.
     Welcome(Welcome),
     /// To `Register` and `Bind`.
     Registered(Registered),
-    /// Done, and durable where it changed something.
+    /// Done; durable if it changed anything.
     Done,
-    /// To `Rename`: the name it has now.
+    /// To `Rename`: the peer's name now.
     Renamed {
         /// The peer.
         peer: PeerId,
@@ -453,11 +456,11 @@ pub enum Reply {
     Sent(Sent),
     /// To `Receive`.
     Received(Received),
-    /// To `Ack`: what became acknowledged, and what is unknown to the caller.
+    /// To `Ack`: the acknowledged messages, and the ids that the caller does not know.
     Acked {
         /// Acknowledged, now or before.
         acked: Vec<MessageId>,
-        /// No message to the caller has this id.
+        /// Ids that no message to the caller has.
         unknown: Vec<MessageId>,
     },
     /// To `Read`.
@@ -475,8 +478,8 @@ pub enum Reply {
     History {
         /// One page, newest first; with `after` oldest first.
         messages: Vec<Shown>,
-        /// There may be more: ask again before this one, or after it. Present also where a page is
-        /// empty because nothing matched yet.
+        /// There may be more: ask again before or after this one. Also present if a page is empty
+        /// because nothing matched yet.
         next: Option<MessageId>,
     },
     /// To `Orphans`.
@@ -486,17 +489,16 @@ pub enum Reply {
         /// There are more: ask again after this one.
         next: Option<Position>,
     },
-    /// To `Requeue`, `Reassign`, `Drop`, `Cancel` and `Release`: the deliveries that changed, by
-    /// recipient and new stage.
+    /// To `Requeue`, `Reassign`, `Drop`, `Cancel` and `Release`: the deliveries that changed.
     Settled {
-        /// Recipient's name and the stage it has now.
+        /// The recipient's name, and the new stage.
         deliveries: Vec<(String, Stage)>,
     },
     /// To `Status`.
     Status(Box<Status>),
     /// To `Hook`.
     Hook {
-        /// What the hook prints; empty: nothing.
+        /// The text that the hook prints; may be empty.
         output: String,
     },
     /// To `Policies`, `SetPolicy` and `SetConsent`.
@@ -512,12 +514,12 @@ pub enum Reply {
     },
     /// To `Task`.
     Tasks {
-        /// The task that it is about, or one page, newest first.
+        /// The task of the request, or one page, newest first.
         tasks: Vec<TaskInfo>,
         /// There are more: ask again before this one.
         next: Option<TaskId>,
     },
-    /// To `Note`, but for a list.
+    /// To `Note`, except for a list.
     Note(NoteInfo),
     /// To a list of notes.
     Notes {
@@ -528,28 +530,28 @@ pub enum Reply {
     },
     /// To `Search`.
     Hits {
-        /// What was found, in the order that was asked for.
+        /// The hits, in the requested order.
         hits: Vec<Hit>,
-        /// How many there are in all, as far as they were counted.
+        /// Their total number, as far as they were counted.
         total: u64,
-        /// How many messages, notes and tasks were not looked at, because the index is behind; 0:
-        /// the answer is whole.
+        /// Messages, notes and tasks that were not searched because the index is behind; 0: the
+        /// answer is complete.
         behind: u64,
     },
     /// To `Pause` and `Resume`.
     Paused(Vec<Pausing>),
     /// To `Purge`.
     Purged {
-        /// How many of each kind went, or would go.
+        /// The number of records of each kind that were or would be deleted.
         counts: Vec<(String, u64)>,
-        /// Bytes of text among them.
+        /// The bytes of text in them.
         text_bytes: u64,
     },
     /// To `Refusals`: newest first.
     Refusals(Vec<RefusedSend>),
 }
 
-/// The broker introduces itself.
+/// The broker's data for a new connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Its version.
@@ -558,22 +560,22 @@ pub struct Welcome {
     pub executable: String,
     /// Its process.
     pub pid: u32,
-    /// What the caller may do.
+    /// The rights of the caller.
     pub authority: Authority,
 }
 
-/// What a connection may do.
+/// The rights of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Authority {
-    /// Act as the person.
+    /// It may act as the person.
     Person,
-    /// `peerctl` from within an agent's process tree; with the agent's name where it can be told.
+    /// `peerctl` within an agent's process tree, with the agent's name if it is known.
     Shell(Option<String>),
-    /// Act as a session, once registered.
+    /// It may act as a session, once registered.
     Session,
 }
 
-/// The session's peer.
+/// The peer of a registered session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// The peer.
@@ -582,11 +584,11 @@ pub struct Registered {
     pub name: String,
     /// The secret that resumes this session.
     pub token: Token,
-    /// Whether this session takes the peer's mail. A second adapter of one client does not.
+    /// Whether this session receives the peer's mail. A second adapter of one client does not.
     pub takes_mail: bool,
-    /// What the session should know, such as that the name it asked for was taken.
+    /// Information for the session, for example that its name was taken.
     pub notice: Option<String>,
-    /// Messages that wait for it.
+    /// Messages that wait for the peer.
     pub waiting: u64,
     /// See [`Policies::inbox_socket_in_bypass`].
     pub inbox_socket_in_bypass: bool,
@@ -599,7 +601,7 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its name.
     pub name: String,
-    /// Names that lead to it as well.
+    /// Earlier names, which still lead to this peer.
     pub aliases: Vec<String>,
     /// `claude`, `codex`, …; empty for the person.
     pub client: String,
@@ -607,9 +609,9 @@ pub struct PeerInfo {
     pub client_version: String,
     /// The client's process, while online.
     pub client_pid: Option<u32>,
-    /// A session that takes its mail is connected.
+    /// Whether a session that receives its mail is connected.
     pub online: bool,
-    /// Where it works.
+    /// Its working directory.
     pub cwd: String,
     /// The top of its git work tree.
     pub git_root: Option<String>,
@@ -629,24 +631,23 @@ pub struct PeerInfo {
     pub leased: u64,
     /// When it was last connected; now, while online.
     pub last_seen: Timestamp,
-    /// Carriers, and when evidence last proved each.
+    /// Its carriers, with the time when evidence last proved each.
     pub carriers: Vec<CarrierProof>,
-    /// Whether the model is at work, where that is known.
+    /// Whether the model is at work, if that is known.
     pub activity: Option<Activity>,
-    /// What the session may do without asking, where that is known.
+    /// What the session may do without asking, if that is known.
     pub mode: Option<Mode>,
-    /// What becomes of mail to it, for now.
+    /// The policy in force for mail to it.
     pub policy: Policy,
     /// The groups whose labels it carries, with their sign.
     pub groups: Vec<String>,
-    /// Messages that wait for the person, of those that wait for it.
+    /// The waiting messages that are held for the person.
     pub held: u64,
-    /// Messages that a carrier of its session had, and of which nothing proves that the model saw
-    /// them.
+    /// Messages that a carrier of its session had, without evidence that the model saw them.
     pub offered: u64,
-    /// Its mailbox takes nothing more: as many wait as may.
+    /// Whether its mailbox is full.
     pub full: bool,
-    /// The person has paused what it sends.
+    /// Whether the person paused its sends.
     pub paused: bool,
 }
 
@@ -655,78 +656,78 @@ pub struct PeerInfo {
 pub struct CarrierProof {
     /// The carrier.
     pub carrier: Carrier,
-    /// When evidence last proved it in this session; absent: there or tried, never proved.
+    /// When evidence last proved it in this session; absent: available or tried, but never proved.
     pub proven_at: Option<Timestamp>,
 }
 
 /// An accepted message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Its identity; that of the first outcome where the idempotency key was known.
+    /// Its identity; that of the first outcome if the idempotency key was known.
     pub message: MessageId,
     /// Its thread.
     pub thread: String,
-    /// The idempotency key was known: nothing was stored anew.
+    /// Whether the idempotency key was known. Then nothing new was stored.
     pub deduplicated: bool,
     /// One per recipient.
     pub deliveries: Vec<SentDelivery>,
 }
 
-/// What became of a message at one recipient, at the time of the answer.
+/// The outcome of a send for one recipient, at the time of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentDelivery {
     /// The recipient.
     pub peer: PeerId,
     /// Its name.
     pub name: String,
-    /// The delivery's stage; absent where it was refused.
+    /// The delivery's stage; absent if the message was refused.
     pub stage: Option<Stage>,
-    /// A session that takes its mail is connected.
+    /// Whether a session that receives its mail is connected.
     pub online: bool,
-    /// The ways into its model, and when each was last proved.
+    /// The carriers to its model, with the time when each was last proved.
     pub carriers: Vec<CarrierProof>,
-    /// Whether its model is at work, where that is known.
+    /// Whether its model is at work, if that is known.
     pub activity: Option<Activity>,
     /// Why nothing was stored for this recipient.
     pub refusal: Option<Refusal>,
 }
 
-/// What a session holds.
+/// The messages that a session holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// With a filter: what matches and this session holds now. Without one: what it holds and no
-    /// carrier has had. Oldest first.
+    /// With a filter: the matching messages that this session holds now. Without one: the messages
+    /// that it holds and no carrier has had. Oldest first.
     pub messages: Vec<MessageId>,
-    /// All pending messages of the filter, leased or not.
+    /// The number of pending messages that match, leased or not.
     pub waiting: u64,
 }
 
-/// One delivery that waits.
+/// One waiting delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxEntry {
     /// The message.
     pub message: MessageId,
     /// Its sender's name.
     pub from: String,
-    /// The door it came in by.
+    /// How its sender sent it.
     pub via: Via,
-    /// Its reader.
+    /// The recipient.
     pub peer: PeerId,
-    /// Its reader's name.
+    /// The recipient's name.
     pub to: String,
-    /// Whether it may wake its reader.
+    /// Whether it may wake an idle recipient.
     pub intent: Intent,
-    /// Where it stands.
+    /// The stage of the delivery.
     pub stage: Stage,
     /// When it was accepted.
     pub sent_at: Timestamp,
-    /// Sessions that ended after a model may have been asked with it.
+    /// The sessions that ended after their model may have been asked with it.
     pub attempts: u32,
     /// The text's size.
     pub text_bytes: u32,
 }
 
-/// A message with the life of each of its deliveries.
+/// A message with its deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// The message.
@@ -735,22 +736,22 @@ pub struct Shown {
     pub deliveries: Vec<ShownDelivery>,
 }
 
-/// The life of one delivery.
+/// One delivery with its trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownDelivery {
     /// The recipient.
     pub peer: PeerId,
-    /// Its name now; its id where it was forgotten.
+    /// Its current name, or its id if it was forgotten.
     pub name: String,
-    /// Where the delivery stands.
+    /// The stage of the delivery.
     pub stage: Stage,
-    /// Sessions that ended after a model may have been asked with it.
+    /// The sessions that ended after their model may have been asked with it.
     pub attempts: u32,
-    /// When its reader acknowledged it.
+    /// When the recipient acknowledged it.
     pub acked_at: Option<Timestamp>,
     /// The first reply.
     pub answered_by: Option<MessageId>,
-    /// What happened, oldest first.
+    /// Its events, oldest first.
     pub trace: Vec<TraceEntry>,
 }
 
@@ -761,15 +762,15 @@ pub struct Orphan {
     pub message: MessageId,
     /// Its sender's name.
     pub from: String,
-    /// Its reader.
+    /// The recipient.
     pub peer: PeerId,
-    /// Its reader's name; its id where it was forgotten.
+    /// The recipient's name, or its id if it was forgotten.
     pub to: String,
     /// `Dead` or `Expired`.
     pub stage: Stage,
-    /// Why, in a word.
+    /// The cause, in a word.
     pub cause: String,
-    /// When it became so.
+    /// When it became dead or expired.
     pub at: Timestamp,
     /// The text's size.
     pub text_bytes: u32,
@@ -784,7 +785,7 @@ pub struct Status {
     pub protocol: u16,
     /// Its process.
     pub pid: u32,
-    /// How long it runs.
+    /// Milliseconds since the broker started.
     pub uptime_ms: u64,
     /// Its socket.
     pub socket: String,
@@ -794,15 +795,15 @@ pub struct Status {
     pub executable: String,
     /// Whether the kernel keeps it from opening network sockets.
     pub sandbox: bool,
-    /// Peers that are online, the person not counted.
+    /// Peers that are online, without the person.
     pub peers_online: u64,
-    /// Retained peers that are offline, the person not counted.
+    /// Retained peers that are offline, without the person.
     pub peers_offline: u64,
     /// Deliveries that wait for a session.
     pub stored: u64,
     /// Deliveries that a session holds, offered or not.
     pub leased: u64,
-    /// Deliveries that wait for the person.
+    /// Deliveries that are held for the person.
     pub held: u64,
     /// Dead letters.
     pub dead: u64,
@@ -816,66 +817,66 @@ pub struct Status {
     pub commit_us_max: u64,
     /// Free bytes on the store's file system.
     pub disk_free_bytes: u64,
-    /// What is paused.
+    /// The pauses in force.
     pub paused: Vec<Pausing>,
-    /// How often each brake refused a send since the broker started, by error code.
+    /// The number of sends that were refused since the broker started, by error code.
     pub refused: Vec<(String, u64)>,
-    /// Threads that agents used up, oldest first.
+    /// Threads whose turns agents used up, oldest first.
     pub used_up: Vec<UsedUpThread>,
-    /// What of `config.toml` the broker goes by, as table and key with the value.
+    /// The settings that the broker uses, as table and key with the value.
     pub config: Vec<(String, String)>,
-    /// Why it goes by something else than `config.toml` says: the file could not be read when the
-    /// broker started.
+    /// Why the broker does not use `config.toml`: it could not read the file when it started.
     pub config_fault: Option<String>,
-    /// Records of the database that were found damaged since the broker started, and are left out.
+    /// Damaged records of the database since the broker started, which it leaves out.
     pub damaged: u64,
 }
 
-/// What the broker sends unasked.
+/// A message that the broker sends without a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
     /// This message is leased to this session.
     Deliver(Box<Delivery>),
-    /// The carrier had its time without evidence: offer it by the next one.
+    /// The carrier's time ended without evidence: offer the message by the next carrier.
     Overdue {
         /// The message.
         message: MessageId,
         /// The carrier that had it.
         carrier: Carrier,
     },
-    /// This session no longer holds the message: it was settled, withdrawn, or went elsewhere.
+    /// This session no longer holds the message: it was settled, withdrawn, or leased to another
+    /// session.
     Withdrawn {
         /// The message.
         message: MessageId,
-        /// Where it stands now.
+        /// Its stage now.
         stage: Stage,
     },
-    /// This session's peer has another name now.
+    /// This session's peer has a new name.
     Renamed {
         /// The name.
         name: String,
     },
-    /// Something the session should tell its user or model, in a sentence.
+    /// Information for the session's user or model, in a sentence.
     Notice(String),
-    /// To watchers.
+    /// An event, for watchers.
     Event {
         /// When it happened.
         at: Timestamp,
-        /// What happened.
+        /// The event.
         event: Box<Event>,
     },
-    /// The broker ends this connection, and why.
+    /// The broker ends this connection, for this reason.
     Goodbye(Goodbye),
-    /// A hook of this session's client runs: answer with [`Request::HookAnswer`], at once.
+    /// A hook of this session's client is running: answer at once with [`Request::HookAnswer`].
     Hook {
-        /// Names the call in the answer.
+        /// The id of the call, for the answer.
         call: u64,
-        /// What the hook told.
+        /// The hook's data.
         hook: Box<HookCall>,
     },
     /// The person changed [`Policies::inbox_socket_in_bypass`].
     Consent {
-        /// What it is now.
+        /// Its value now.
         inbox_socket_in_bypass: bool,
     },
 }
@@ -883,49 +884,49 @@ pub enum Push {
 /// Why the broker ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goodbye {
-    /// The broker stops; connect again later.
+    /// The broker is stopping; connect again later.
     Stopping,
-    /// An operator ended this session: do not come back by yourself.
+    /// An operator ended this session: do not reconnect automatically.
     Kicked,
     /// The same session connected again, or its client has ended and another has its name.
     Replaced,
-    /// A watcher did not read what it asked for.
+    /// A watcher did not read its events in time.
     TooSlow,
 }
 
-/// Something that happened, for watchers.
+/// An event, for watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Event {
     /// Something happened to a delivery.
     Delivery {
-        /// Which delivery.
+        /// The delivery.
         delivery: WatchedDelivery,
-        /// What.
+        /// The event.
         what: DeliveryEvent,
     },
     /// A send was refused, or refused for one of its recipients.
     Refused {
-        /// The name of who sent it.
+        /// The sender's name.
         from: String,
-        /// Whom it was meant for, as the sender named them; absent for a private channel, and where
-        /// it was no message.
+        /// The recipients, as the sender named them. Absent for a private channel, and if it was
+        /// not a message.
         to: Option<String>,
         /// The thread that the send named.
         thread: Option<String>,
         /// The message that it answers.
         reply_to: Option<MessageId>,
-        /// Whether it was to wake its reader, where the send said so.
+        /// Whether it was to wake an idle recipient, if the send set that.
         intent: Option<Intent>,
-        /// Why.
+        /// The reason.
         code: ErrorCode,
     },
-    /// A session came.
+    /// A session connected.
     PeerOnline {
         /// The peer's name.
         peer: String,
     },
-    /// A session went.
+    /// A session disconnected.
     PeerOffline {
         /// The peer's name.
         peer: String,
@@ -953,25 +954,25 @@ pub enum Event {
     TaskChanged {
         /// The task.
         task: TaskId,
-        /// The name of who has it or is to do it.
+        /// The name of the peer that holds it or that it is assigned to.
         assignee: Option<String>,
-        /// Where it stands now.
+        /// Its state now.
         state: TaskState,
     },
-    /// Something was paused.
+    /// A pause began.
     Paused(Pausing),
-    /// Something was resumed.
+    /// A pause ended.
     Resumed(Pausing),
-    /// Agents used up a thread: nobody but the person may speak in it until it is resumed.
+    /// Agents used up the turns of a thread: only the person may send in it until it is resumed.
     Loop {
         /// The thread.
         thread: String,
-        /// How many turns it had.
+        /// The number of turns.
         turns: u32,
     },
-    /// A record in the database cannot be read. Only to the person.
+    /// A record in the database cannot be read. Only for the person.
     Damaged {
-        /// What it is of, in words.
+        /// The kind of the record, in words.
         what: String,
     },
 }
@@ -989,19 +990,20 @@ pub struct WatchedDelivery {
     pub thread: String,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,
-    /// Whether it may wake its reader.
+    /// Whether it may wake an idle recipient.
     pub intent: Intent,
 }
 
-/// What happened to a delivery.
+/// An event of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum DeliveryEvent {
     /// The message is durable, or waits again. One event per recipient.
     Stored {
-        /// Why it waits again; absent where it was accepted just now.
+        /// Why it waits again; absent if it was accepted just now.
         cause: Option<Cause>,
-        /// The text, for watchers who asked for it; not of what is held for any of the recipients.
+        /// The text, for watchers that asked for texts; absent if it is held for any of the
+        /// recipients.
         text: Option<String>,
     },
     /// Pushed to a session.
@@ -1011,16 +1013,16 @@ pub enum DeliveryEvent {
         /// The carrier.
         carrier: Carrier,
     },
-    /// Given back.
+    /// Given back by its session.
     Returned {
-        /// Why; absent where no carrier had it.
+        /// The cause; absent if no carrier had it.
         cause: Option<Cause>,
     },
-    /// Proved.
+    /// Proved by evidence.
     Presented {
-        /// The carrier that showed it, where that is known.
+        /// The carrier that showed it, if that is known.
         carrier: Option<Carrier>,
-        /// What proved it.
+        /// The evidence.
         evidence: Evidence,
     },
     /// Acknowledged.
@@ -1035,7 +1037,7 @@ pub enum DeliveryEvent {
     Expired,
     /// Withdrawn.
     Cancelled {
-        /// By whom, where it was not the sender.
+        /// Who withdrew it, unless it was the sender.
         cause: Option<Cause>,
     },
     /// Became a dead letter.
@@ -1065,7 +1067,7 @@ impl DeliveryEvent {
         self.into()
     }
 
-    /// The carrier involved.
+    /// The carrier of the event, if it has one.
     #[must_use]
     pub fn carrier(&self) -> Option<Carrier> {
         match self {
@@ -1075,7 +1077,7 @@ impl DeliveryEvent {
         }
     }
 
-    /// Why it happened; absent where the event itself says it.
+    /// The cause of the event; `None` if the event needs none.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         match self {
@@ -1091,7 +1093,7 @@ impl DeliveryEvent {
         }
     }
 
-    /// The text, where this watcher gets it.
+    /// The text, if this watcher gets it.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {

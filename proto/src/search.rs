@@ -1,35 +1,37 @@
-//! Searching what was said, asked, noted and planned.
+//! Search over messages, questions, answers, notes and tasks.
+//!
+//! Knows queries and hits. Does not know the index or who may see a hit: the broker does.
 
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::ids::Timestamp;
 
-/// What is looked for.
+/// A query.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchQuery {
-    /// Words; `"several words"` is a phrase, `word*` a beginning. All of them must be found.
+    /// Words, all of which must match; `"several words"` is a phrase, `word*` a beginning.
     pub text: String,
-    /// Only these; empty: everything.
+    /// Only these kinds; empty: all.
     pub kinds: Vec<HitKind>,
-    /// Only what this peer said or was sent, by name or id.
+    /// Only messages from or to this peer, by name or id.
     pub peer: Option<String>,
-    /// Only what was said in this channel.
+    /// Only messages in this channel.
     pub channel: Option<String>,
-    /// Only what was said in this thread.
+    /// Only messages of this thread.
     pub thread: Option<String>,
-    /// Only what is not older.
+    /// Only results since this time.
     pub since: Option<Timestamp>,
-    /// Newest first, instead of best first.
+    /// Newest first, instead of best match first.
     pub newest: bool,
     /// At most this many, and never more than
     /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
     pub limit: u32,
-    /// Leave out this many from the front.
+    /// Skip this many hits.
     pub offset: u32,
 }
 
-/// What a search can find.
+/// A kind of search result.
 #[derive(
     Clone,
     Copy,
@@ -68,21 +70,21 @@ impl HitKind {
     }
 }
 
-/// Something that was found.
+/// A search result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
-    /// What it is.
+    /// Its kind.
     pub kind: HitKind,
     /// A message's or task's id, or a note's key.
     pub id: String,
-    /// Who said, wrote or made it.
+    /// The name of the peer that wrote it.
     pub from: String,
-    /// To whom; the channel; empty for notes and tasks.
+    /// The recipients, or the channel; empty for notes and tasks.
     pub to: Vec<String>,
-    /// When.
+    /// When it was sent or changed.
     pub at: Timestamp,
-    /// The part of its text that fits best, in one line.
+    /// The part of its text that matches best, in one line.
     pub snippet: String,
-    /// Byte ranges of the snippet that were looked for.
+    /// The byte ranges of the snippet that match.
     pub matches: Vec<(u32, u32)>,
 }

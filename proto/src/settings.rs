@@ -1,9 +1,8 @@
-//! `config.toml`: every key, with its default, what it may be and what it is for, each at one
-//! place.
+//! `config.toml`: every key, with its default, its bounds and its meaning, each at one place.
 //!
-//! Knows the keys and the values that they may have. Does not know the file, nor what becomes of a
-//! mistake in it: the broker refuses the whole file, and an adapter falls back to the default of
-//! the one key. Invariant: a [`Settings`] that was set through [`Key::set`] is within its bounds.
+//! Knows the keys and their values. Does not know the file, nor what happens after a mistake in it:
+//! the broker refuses the whole file, and an adapter uses the default of that key. Invariant: a
+//! [`Settings`] that was changed only through [`Key::set`] is within its bounds.
 
 use std::fmt;
 
@@ -18,19 +17,19 @@ use crate::policy::Policy;
 /// One key of `config.toml`.
 #[derive(Clone, Copy)]
 pub struct Key {
-    /// The table that it stands in.
+    /// The table of the key.
     pub table: &'static str,
-    /// Its name there.
+    /// Its name in the table.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that it may have.
     pub bounds: Bounds,
-    /// What it is for.
+    /// Its purpose.
     pub meaning: &'static str,
     get: fn(&Settings) -> Value,
     set: fn(&mut Settings, &Value, &Bounds) -> Option<()>,
 }
 
-/// What a key may be.
+/// The values that a key may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bounds {
     /// A whole number, both ends included.
@@ -48,7 +47,7 @@ pub enum Bounds {
     Words(&'static [&'static str]),
 }
 
-/// A value as the file has it.
+/// A value of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A whole number.
@@ -59,18 +58,18 @@ pub enum Value {
     Text(String),
     /// A list.
     List(Vec<Value>),
-    /// Something that no key may be: its kind, such as `a table`.
+    /// A value that no key may have: its kind, such as `a table`.
     Other(&'static str),
 }
 
-/// A value that a key may not have.
+/// A value outside of a key's bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// Table and key.
+    /// The table and the key.
     pub key: String,
-    /// What the file says.
+    /// The value in the file.
     pub value: Value,
-    /// What the key may be.
+    /// The values that the key may have.
     pub bounds: Bounds,
 }
 
@@ -140,7 +139,7 @@ settings! {
         pair_per_minute: u32 = 30, number(1, 1_000_000), "messages a sender may send to one recipient in any minute";
         pending_per_peer: u32 = 1_000, number(1, 10_000_000), "messages that may wait for one peer";
         text_bytes_max: u32 = TEXT_BYTES_MAX as u32, number(1, TEXT_BYTES_MAX as u32), "bytes of one text";
-        thread_turns_max: u32 = 12, number(2, 1_000_000), "agents' turns in a thread without a word from the person";
+        thread_turns_max: u32 = 12, number(2, 1_000_000), "turns of agents in a thread without a message from the person";
         identical_text_ms: u32 = 60_000, number(0, 3_600_000), "how long an identical text is refused, in ms; 0: never";
         visibility_timeout_ms: u32 = VISIBILITY_TIMEOUT_MS as u32, number(100, 3_600_000),
             "how long a carrier may hold a message without evidence, in ms";
@@ -149,25 +148,25 @@ settings! {
         forget_offline_hours: u32 = (FORGET_OFFLINE_MS / 3_600_000) as u32, number(1, 8_760),
             "hours after which an offline peer is forgotten";
         broadcast_max: u32 = 0, number(0, RECIPIENTS_MAX as u32),
-            "online agents that a message to `all` may go to; 0: there is no such thing";
+            "online agents that a message to `all` may go to; 0: such messages are refused";
     }
 
-    /// `[retention]`: how long and how much is kept.
+    /// `[retention]`: how long and how much is stored.
     retention: Retention {
-        settled_days: u32 = 30, DAYS, "days that a settled message is kept";
+        settled_days: u32 = 30, DAYS, "days that a settled message is stored";
         settled_count: u32 = 1_000_000, number(1, 1_000_000_000),
-            "messages that are kept; beyond it the oldest settled ones go";
-        settled_mib: u32 = 512, number(1, 1_048_576), "MiB of texts that are kept; beyond it the oldest settled ones go";
-        dead_days: u32 = 30, DAYS, "days that a dead letter is kept";
-        tasks_days: u32 = 30, DAYS, "days that a task is kept after it ended";
+            "messages that are stored; beyond that, the oldest settled ones are deleted";
+        settled_mib: u32 = 512, number(1, 1_048_576), "MiB of texts that are stored; beyond that, the oldest settled ones are deleted";
+        dead_days: u32 = 30, DAYS, "days that a dead letter is stored";
+        tasks_days: u32 = 30, DAYS, "days that a task is stored after it ended";
     }
 
     /// `[policy]`: what happens to inbound mail.
     policy: Inbound {
         default: Policy = Policy::Accept, Bounds::Word(&["accept", "hold", "refuse"]),
-            "what happens to mail for a session without a policy of its own, unless `peerctl policy all` says";
+            "policy for mail to a session without its own policy, unless `peerctl policy all` sets one";
         escalation: Policy = Policy::Accept, Bounds::Word(&["accept", "hold"]),
-            "what happens to mail from a session with less privilege than its reader's";
+            "policy for mail from a session that may do less than its recipient";
     }
 
     /// `[operator]`: what `peerctl` may do.
@@ -176,17 +175,17 @@ settings! {
             "whether peerctl may act as an operator from within an agent's process tree";
     }
 
-    /// `[adapter]`: how adapters behave where the environment does not say.
+    /// `[adapter]`: the behaviour of adapters, unless the environment sets it.
     adapter: Adapter {
         opt_in: bool = false, Bounds::Truth, "whether adapters stay dormant unless PEERD_ENABLED is 1";
         profile: Profile = Profile::Core, Bounds::Word(&["core", "full"]),
-            "which tools adapters list unless PEERD_PROFILE says it";
-        // The end of a tool result cannot be switched off: it is every client's last way.
+            "which tools adapters list unless PEERD_PROFILE sets it";
+        // The end of a tool result cannot be disabled: it is the last carrier of every client.
         carriers_off: Vec<Carrier> = Vec::new(), Bounds::Words(&["channel", "inbox_socket", "app_server", "hook"]),
-            "ways into the model that adapters do not use";
-        wakeups_per_hour: u32 = 30, number(0, u32::MAX), "how often a session that rests may be woken in an hour";
+            "carriers that adapters do not use";
+        wakeups_per_hour: u32 = 30, number(0, u32::MAX), "how often an idle session may be woken in an hour";
         wake_unattended: bool = false, Bounds::Truth,
-            "whether a resting Codex session that no terminal has open may be woken";
+            "whether an idle Codex session that no terminal has open may be woken";
     }
 }
 
@@ -197,28 +196,28 @@ const fn number(min: u32, max: u32) -> Bounds {
 }
 
 impl Key {
-    /// The key of that name in that table.
+    /// The key with this name in this table.
     #[must_use]
     pub fn find(table: &str, name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.table == table && key.name == name)
     }
 
-    /// Table and key, such as `limits.sender_per_minute`.
+    /// The table and the key, such as `limits.sender_per_minute`.
     #[must_use]
     pub fn path(&self) -> String {
         format!("{}.{}", self.table, self.name)
     }
 
-    /// Its value in `settings`.
+    /// The key's value in `settings`.
     #[must_use]
     pub fn get(&self, settings: &Settings) -> Value {
         (self.get)(settings)
     }
 
-    /// Sets it in `settings`.
+    /// Sets the key in `settings`.
     ///
     /// # Errors
-    /// Where it may not be that. Then `settings` is as it was.
+    /// The value is outside of the bounds. Then `settings` is unchanged.
     pub fn set(&self, settings: &mut Settings, value: &Value) -> Result<(), Misfit> {
         let misfit = || Misfit { key: self.path(), value: value.clone(), bounds: self.bounds };
         (self.set)(settings, value, &self.bounds).ok_or_else(misfit)
@@ -226,7 +225,7 @@ impl Key {
 }
 
 impl Limits {
-    /// Sets the limit of that name; says whether there is one that may be that.
+    /// Sets the limit with this name. Returns whether it exists and may have this value.
     pub fn set(&mut self, name: &str, value: u32) -> bool {
         let mut settings = Settings { limits: self.clone(), ..Settings::default() };
         let is_set = Key::find("limits", name)
@@ -252,7 +251,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// As `peerctl config` prints it.
+/// The value as `peerctl config` prints it.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -297,16 +296,16 @@ impl Profile {
         self.into()
     }
 
-    /// The profile of that name.
+    /// The profile with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         name.trim().parse().ok()
     }
 }
 
-/// A type that the value of a key may have.
+/// A type of a key's value.
 trait Setting: Sized {
-    /// `None` where the value is of another kind or outside the bounds.
+    /// `None`: the value is of another kind or outside of the bounds.
     fn read(value: &Value, bounds: &Bounds) -> Option<Self>;
     fn value(&self) -> Value;
 }
@@ -367,7 +366,7 @@ impl Setting for Vec<Carrier> {
     }
 }
 
-/// The word that a value is, where it is one of those that are allowed.
+/// The value's word, if it is one of those in the bounds.
 fn word<'v>(value: &'v Value, bounds: &Bounds) -> Option<&'v str> {
     match (value, bounds) {
         (Value::Text(said), Bounds::Word(words) | Bounds::Words(words)) => {
@@ -381,7 +380,7 @@ fn word<'v>(value: &'v Value, bounds: &Bounds) -> Option<&'v str> {
 mod tests {
     use super::*;
 
-    /// Everything that is allowed for a key; of a number, both ends.
+    /// Every value that is allowed for a key; of a number, both ends.
     fn allowed(bounds: &Bounds) -> Vec<Value> {
         let text = |word: &&str| Value::Text((*word).into());
         match bounds {

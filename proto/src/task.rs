@@ -1,67 +1,70 @@
-//! Tasks that sessions share: who does what, and what waits for what.
+//! Tasks that sessions share.
+//!
+//! Knows the requests about tasks and their answers. Does not know the legal changes of a task: the
+//! broker's rules do.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::ids::{TaskId, Timestamp};
 
-/// What is asked of tasks.
+/// A request about tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskRequest {
-    /// Make a task. Answer: that task.
+    /// Create a task. Answer: that task.
     Create(TaskDraft),
-    /// Change a task. Answer: that task as it is now.
+    /// Change a task. Answer: the changed task.
     Change {
         /// The task.
         task: TaskId,
-        /// What becomes of it.
+        /// The change.
         act: TaskAct,
     },
-    /// Which tasks there are, newest first. Answer: [`Reply::Tasks`](crate::request::Reply::Tasks).
+    /// List tasks, newest first. Answer: [`Reply::Tasks`](crate::request::Reply::Tasks).
     List(TasksQuery),
     /// One task. Answer: that task.
     Show(TaskId),
 }
 
-/// A task to make.
+/// A task to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskDraft {
-    /// What is to be done, in a line.
+    /// What is to be done, in one line.
     pub title: String,
-    /// The rest; may be empty.
+    /// More about the task; may be empty.
     pub description: String,
-    /// Who shall do it, by name or id; absent: whoever claims it.
+    /// The peer that it is assigned to, by name or id; absent: any peer that claims it.
     pub assignee: Option<String>,
-    /// What must be complete before it can begin.
+    /// Tasks that must be complete before it can start.
     pub needs: Vec<TaskId>,
     /// The creator's name for this act: a repeat gets the first outcome.
     pub idempotency_key: Option<String>,
 }
 
-/// What becomes of a task.
+/// A change of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskAct {
-    /// Give it to a peer, by name or id. Only the creator, its holder and operators.
+    /// Assign it to a peer, by name or id. Only its creator, its holder and operators.
     Assign(String),
-    /// Take it. One of many wins; the others are refused, and told who has it.
+    /// Claim it. One of several claims wins; the others are refused, and told who holds it.
     Claim,
-    /// Give it back: it is open again. Only its holder, its creator and operators.
+    /// Give up the claim, so that it is open again. Only its holder, its creator and operators.
     Unclaim,
-    /// Begin, or go on after it was blocked. Only its holder; what nobody holds is claimed by it.
+    /// Start it, or continue after it was blocked. Only its holder; an open task is claimed by it.
     Start,
-    /// It cannot go on, and why. Only its holder.
+    /// Mark it as blocked, with the reason. Only its holder.
     Block(String),
-    /// It is done, and what came of it. Only its holder.
+    /// Mark it as complete, with the result. Only its holder.
     Complete(String),
-    /// It cannot be done, and why. Only its holder.
+    /// Mark it as failed, with the reason. Only its holder.
     Fail(String),
-    /// It is not wanted any more, and why. Only its creator and operators.
+    /// Cancel it, with the reason. Only its creator and operators.
     Cancel(String),
-    /// It shall be done after all, or again. Only its creator and operators.
+    /// Reopen it. Only its creator and operators.
     Reopen,
 }
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(
     Clone,
     Copy,
@@ -78,19 +81,19 @@ pub enum TaskAct {
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum TaskState {
-    /// Nobody holds it.
+    /// No peer holds it.
     Open,
-    /// Somebody holds it and has not begun.
+    /// A peer holds it and has not started.
     Claimed,
     /// Its holder works on it.
     Started,
-    /// Its holder cannot go on.
+    /// Its holder cannot continue.
     Blocked,
-    /// Done.
+    /// It is done.
     Completed,
-    /// Cannot be done.
+    /// It cannot be done.
     Failed,
-    /// Not wanted any more.
+    /// It is no longer wanted.
     Cancelled,
 }
 
@@ -104,27 +107,27 @@ impl TaskState {
         self.into()
     }
 
-    /// Whether it ends here: completed, failed or cancelled.
+    /// Whether the state is final: completed, failed or cancelled.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 }
 
-/// Which tasks.
+/// A query for tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TasksQuery {
-    /// Only of this state; absent: all that are not final, or all where `all` says so.
+    /// Only tasks in this state; absent: all that are not final, or all with `all`.
     pub state: Option<TaskState>,
-    /// Also final ones.
+    /// Also final tasks.
     pub all: bool,
-    /// Only those that this peer holds or is to do.
+    /// Only tasks that are assigned to this peer.
     pub assignee: Option<String>,
-    /// Only those that this peer made.
+    /// Only tasks that this peer created.
     pub creator: Option<String>,
-    /// Only those in whose title or description this text stands, in any case.
+    /// Only tasks with this text in their title or description, in any case.
     pub text: Option<String>,
-    /// Start after this one: they come newest first.
+    /// Start after this one: the newest come first.
     pub before: Option<TaskId>,
 }
 
@@ -133,23 +136,23 @@ pub struct TasksQuery {
 pub struct TaskInfo {
     /// Its identity.
     pub id: TaskId,
-    /// What is to be done, in a line.
+    /// What is to be done, in one line.
     pub title: String,
-    /// The rest; may be empty.
+    /// More about the task; may be empty.
     pub description: String,
-    /// Where it stands.
+    /// Its state.
     pub state: TaskState,
-    /// Who made it, by the name of now.
+    /// The current name of its creator.
     pub creator: String,
-    /// Who holds it or shall do it.
+    /// The peer that holds it or that it is assigned to.
     pub assignee: Option<String>,
-    /// What must be complete before it can begin.
+    /// Tasks that must be complete before it can start.
     pub needs: Vec<TaskId>,
-    /// What of that is not complete.
+    /// Those of them that are not complete.
     pub waits_for: Vec<TaskId>,
-    /// What came of it, or why it is blocked, failed or cancelled.
+    /// The result, or why it is blocked, failed or cancelled.
     pub result: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
     pub changed_at: Timestamp,

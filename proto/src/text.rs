@@ -1,31 +1,33 @@
-//! Text from a peer, made fit to be shown to a model or on a terminal.
+//! Makes text from a peer safe to show to a model or on a terminal.
 //!
-//! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a
-//! summary, a path) passes through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is
-//! shown; what is stored and what JSON carries stays as it was sent.
+//! Knows characters and nothing else. Every text that a peer wrote (a body, a name, a summary, a
+//! path) passes through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is shown.
+//! Stored text and JSON stay as they were sent.
 //!
-//! What it keeps: the result holds no character that moves a cursor, changes the reading order, or
-//! ends a line other than where [`Body`] ends one. A character that draws nothing stays only where
-//! the writing of its neighbours needs it (`unseen`): at most one selector and one joiner behind a
-//! visible character, so that no text can be hidden in them. An escape sequence thus loses its
-//! escape and stands there as plain text: nothing of it is acted on, and nothing is hidden from the
-//! reader. What is shown once is shown the same when it passes through again. The time is linear in
-//! the length.
+//! The invariants:
+//!
+//! - The result has no character that moves a cursor or changes the reading order. A line ends only
+//!   where [`Body`] ends one.
+//! - An invisible character stays only if the writing of its neighbours needs it (`unseen`): at
+//!   most one selector and one joiner after a visible character. So no text can be hidden in them.
+//! - An escape sequence loses its escape and stays as plain text: it has no effect, and none of it
+//!   is hidden.
+//! - A shown text that passes through again is unchanged. The time is linear in the length.
 
 mod unseen;
 
 use unseen::{is_mark, is_unseen};
 
-/// How wide a tab is shown: enough to keep indented code readable, whatever the terminal's tab
-/// stops are.
+/// The blanks that replace a tab: enough to keep indented code readable, at any tab stops of the
+/// terminal.
 const TAB: &str = "    ";
 
-/// Most combining marks in a row. The longest stacks of Tibetan and of pointed Hebrew have nine; a
+/// Most combining marks in a row. The longest stacks of Tibetan and of pointed Hebrew have nine. A
 /// pile of dozens draws over the lines above and below.
 pub const MARKS_IN_A_ROW_MAX: usize = 16;
 
-/// The text in one line: line breaks and tabs become spaces, what is invisible and does no work
-/// goes, the ends are trimmed.
+/// The text in one line. Line breaks and tabs become spaces, invisible characters without a
+/// function are removed, and the ends are trimmed.
 #[must_use]
 pub fn single_line(text: &str) -> String {
     let mut sieve = Sieve::new(text.len());
@@ -49,37 +51,37 @@ pub fn single_line(text: &str) -> String {
     sieve.finish().0.trim().to_owned()
 }
 
-/// A peer's words for use inside a sentence of ours: in one line, and in quotation marks that they
+/// A peer's text for use inside a sentence of ours: in one line, and in quotation marks that it
 /// cannot close.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", single_line(text).replace('"', "'"))
 }
 
-/// A peer's name for something, such as a path, a program or a state: in one line, as it is where
-/// it has no character that sentences are made of, else in quotation marks.
+/// A peer's name for something, such as a path, a program or a state, in one line. It is in
+/// quotation marks if it has characters of which sentences are made.
 #[must_use]
 pub fn named(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/~:@#+=%-".contains(&byte);
     let line = single_line(text);
-    // What was cut off ends in a sign of ours.
+    // A text that was cut off ends in a sign of ours.
     if line.trim_end_matches('…').bytes().all(is_plain) { line } else { quoted(&line) }
 }
 
-/// A text of several lines as it is shown.
+/// A text of several lines, as it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
-    /// Lines that `\n` alone ends; the last one has no end. LF, CR, CRLF and Unicode's two
-    /// separators ended a line, and a tab became four spaces. A line end at the very end of the
-    /// text added no empty line.
+    /// Lines separated by `
+    /// `; the last one has no line end. LF, CR, CRLF and Unicode's two separators end a line, and a
+    /// tab becomes four spaces. A line end at the very end adds no empty line.
     pub text: String,
-    /// How many characters were left out: those that draw nothing and do no work, and marks beyond
-    /// [`MARKS_IN_A_ROW_MAX`]. A reader is told of them.
+    /// The number of characters that were left out: invisible ones without a function, and marks
+    /// beyond [`MARKS_IN_A_ROW_MAX`]. The output reports this number.
     pub left_out: usize,
 }
 
 impl Body {
-    /// The text without what must not be shown.
+    /// The text without the characters that must not be shown.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut sieve = Sieve::new(text.len());
@@ -102,24 +104,24 @@ impl Body {
         Self { text, left_out }
     }
 
-    /// Its lines; none where the text is empty.
+    /// Its lines; no lines if the text is empty.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.text.split('\n').filter(|_| !self.text.is_empty())
     }
 
-    /// What a reader is told of what was left out: words for behind a count or a text, none where
-    /// nothing was.
+    /// The report of the characters that were left out, to be added after a count or a text; `None`
+    /// if there are none.
     #[must_use]
     pub fn omission(&self) -> Option<String> {
         match self.left_out {
             0 => None,
-            1 => Some("1 character left out that cannot be seen".to_owned()),
-            count => Some(format!("{count} characters left out that cannot be seen")),
+            1 => Some("1 invisible character left out".to_owned()),
+            count => Some(format!("{count} invisible characters left out")),
         }
     }
 }
 
-/// Whether a reader would see nothing of the text.
+/// Whether the text has no visible character.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     text.chars().all(|character| {
@@ -127,7 +129,7 @@ pub fn is_blank(text: &str) -> bool {
     })
 }
 
-/// Whether a character draws nothing but takes a place of its own.
+/// Whether a character draws nothing but takes a column.
 fn is_blank_space(character: char) -> bool {
     // Unicode's space separators, and the Braille pattern without a dot.
     matches!(
@@ -137,19 +139,19 @@ fn is_blank_space(character: char) -> bool {
     )
 }
 
-/// What is shown of a text so far, and the unseen characters of which the next visible one decides.
+/// The shown text so far, and the invisible characters that the next visible one decides on.
 struct Sieve {
     shown: String,
     left_out: usize,
-    /// Unseen characters since the last visible one.
+    /// Invisible characters since the last visible one.
     run: Vec<char>,
     /// The last visible character.
     last: Option<char>,
-    /// The last visible one that is not a mark shared by scripts.
+    /// The last visible character that is not a mark shared by scripts.
     base: Option<char>,
     /// Combining marks since the last other character.
     marks: usize,
-    /// Where a run of blanks began in `shown`, its first character, and whether another kind
+    /// The start of a run of blanks in `shown`, its first character, and whether another kind
     /// followed.
     blanks: Option<(usize, char, bool)>,
 }
@@ -169,7 +171,7 @@ impl Sieve {
 
     fn push(&mut self, character: char) {
         let is_mark = is_mark(character);
-        // A line end is drawn, as the next line.
+        // A line end is visible, as the next line.
         if (character != '\n' && is_unseen(character))
             || (is_mark && self.marks == MARKS_IN_A_ROW_MAX)
         {
@@ -193,7 +195,7 @@ impl Sieve {
         }
     }
 
-    /// Keeps of the run what its neighbours need.
+    /// Keeps the characters of the run that its neighbours need.
     fn settle(&mut self, next: Option<char>) {
         if self.run.is_empty() {
             return;
@@ -204,8 +206,8 @@ impl Sieve {
         self.run.clear();
     }
 
-    /// A run of different blanks can be read as a text; one of plain spaces says only how long it
-    /// is.
+    /// Replaces a run of different blanks, in which a text can be hidden. A run of plain spaces has
+    /// only a length.
     fn end_blanks(&mut self) {
         if let Some((start, _, true)) = self.blanks.take() {
             let count = self.shown[start..].chars().count();

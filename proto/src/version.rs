@@ -1,12 +1,14 @@
-//! Protocol versions.
+//! The protocol versions of this build.
+//!
+//! Does not know what changed between two versions: `docs/protocol.md` does.
 
-/// The oldest protocol version that this build speaks.
+/// The oldest protocol version that this build supports.
 pub const PROTOCOL_MIN: u16 = 1;
 
-/// The newest protocol version that this build speaks. 1: the first.
+/// The newest protocol version that this build supports. 1: the first.
 pub const PROTOCOL_MAX: u16 = 1;
 
-/// The version two ends speak: the highest that both know; none where the ranges do not meet.
+/// The protocol version of two ends: the highest that both support; `None` if there is none.
 #[must_use]
 pub fn common_version(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
     let version = ours.1.min(theirs.1);

@@ -1,9 +1,9 @@
-//! `docs/protocol.md` and `docs/errors.md` say what the code says: every type, number, limit, error
-//! code and byte.
+//! Compares `docs/protocol.md`, `docs/errors.md` and `docs/configuration.md` with the code: every
+//! type, number, limit, error code, key and byte.
 //!
-//! The types are read from the source text, because an enum's numbers and a structure's field order
-//! are what serde makes of that text. The reader below understands this crate's style, as rustfmt
-//! leaves it, and no more.
+//! The types are read from the source text, because serde derives an enum's numbers and a
+//! structure's field order from it. The reader below knows only this crate's style, as rustfmt
+//! leaves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use peer_proto::handshake::{MAGIC, Preface, SOFTWARE_BYTES_MAX};
 use peer_proto::refusal::ErrorCode;
 use peer_proto::settings::{KEYS, Settings, TABLES};
 
-/// What a type is made of: a structure's fields, or an enum's variants with theirs.
+/// The parts of a type: a structure's fields, or an enum's variants with their fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Definition {
     /// Name and type of each field, as the document writes them.
@@ -263,7 +263,7 @@ fn every_key_of_the_configuration_is_listed_with_its_default_and_bounds() {
     assert_eq!(tables.count(), TABLES.len());
 }
 
-/// Sentences of the document that repeat a limit say the same number.
+/// Sentences of the document that repeat a limit have the same number.
 #[test]
 fn the_prose_repeats_the_limits_as_they_are() {
     use peer_proto::limits::*;

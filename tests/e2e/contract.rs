@@ -636,7 +636,7 @@ fn what_a_path_or_a_system_says_is_told_whole() {
         told(&["--no-start", "status", "--json"]),
         text(
             "not_running",
-            format!("no broker runs behind {}", dir.join("broker.sock").display()),
+            format!("no broker is running at {}", dir.join("broker.sock").display()),
             "start it with `peerctl daemon start`"
         )
     );

@@ -208,7 +208,7 @@ fn what_is_wrong_with_the_directory_is_said_with_the_way_out() {
     let linked = peer_tests::home!();
     std::fs::create_dir(linked.root().join("real")).expect("mkdir");
     symlink(linked.root().join("real"), linked.state()).expect("symlink");
-    refused(&linked, &["is no directory", "PEERD_DIR"]);
+    refused(&linked, &["is not a directory", "PEERD_DIR"]);
 
     let damaged = peer_tests::home!();
     damaged.configure("");

@@ -222,7 +222,7 @@ fn the_person_gets_through_when_sessions_took_all_other_connections() {
     }
     let refused = refused.expect("the last places are for operators");
     assert_eq!(refused.code, ErrorCode::Overloaded, "{refused}");
-    assert!(refused.message.contains("the person's"), "{refused}");
+    assert!(refused.message.contains("reserved for the person"), "{refused}");
     for _ in 0..3 {
         let _ = home.peerctl(&["status", "--json"]).success();
     }

@@ -350,7 +350,7 @@ fn a_stranger_that_listens_and_says_nothing_is_no_broker() {
     let begun = Instant::now();
     let outcome = home.peerctl(&["--no-start", "status"]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
-    let told = format!("is no broker (process {})", std::process::id());
+    let told = format!("is not a broker (process {})", std::process::id());
     assert!(outcome.stderr.contains(&told), "{outcome:?}");
     let _ = home.peerctl(&["daemon", "start"]).success();
     assert!(

@@ -35,7 +35,8 @@ struct State {
     doctor_beside: Option<Says>,
 }
 
-const NO_BROKER: Says = (3, &["no broker runs behind ", "; start it with `peerctl daemon start`"]);
+const NO_BROKER: Says =
+    (3, &["no broker is running at ", "; start it with `peerctl daemon start`"]);
 const STARTABLE: &str = "none is running; one can start";
 const ALL_WELL: Option<Says> = Some((0, &["no problems, "]));
 

@@ -306,7 +306,7 @@ mod tests {
     fn a_reader_hears_that_something_invisible_was_left_out() {
         assert_eq!(
             shown(&request(1, "luna", "fine\u{e0041}\u{e0042} ok\u{200b}")),
-            "[m-0000000000000001 request] from luna (claude, ~/api) thread t-9f2 · 7 chars, 3 characters left out that cannot be seen\n| fine ok\n"
+            "[m-0000000000000001 request] from luna (claude, ~/api) thread t-9f2 · 7 chars, 3 invisible characters left out\n| fine ok\n"
         );
     }
 

@@ -1,14 +1,14 @@
-//! One connection to the broker: requests out, answers and pushes in.
+//! One connection to the broker: sends requests, and receives replies and pushes.
 //!
-//! Two tasks serve it. One writes what [`Connection::submit`] queued, everything that is queued in
-//! one flush; the other reads frames, matches replies to requests by id and passes pushes on.
-//! Neither waits for the other, and the reader never waits for whoever takes the pushes: the broker
-//! bounds those by its lease window, so the queue of pushes needs no bound of its own.
+//! Knows frames and request ids. Does not know what a request means. Two async tasks serve the
+//! connection. One writes everything that [`Connection::submit`] queued, in one flush. The other
+//! reads frames, matches replies to requests by id, and queues pushes. Neither waits for the other,
+//! and the reader waits for no consumer of pushes. The broker's lease window bounds the queue of
+//! pushes.
 //!
-//! The invariant: every request gets exactly one outcome. What is unanswered when the socket ends
-//! is
-//! [`RequestError::Lost`]: it may or may not have been done, and a send is repeated under its idempotency key.
-
+//! Invariant: every request gets exactly one outcome. A request without a reply when the socket
+//! ends is [`RequestError::Lost`]: it may or may not have been carried out. A send is then repeated
+//! with its idempotency key.
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -39,68 +39,69 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use crate::whose::Barrier;
 use crate::{ConnectError, Endpoint, Start, holder, process, start, whose};
 
-/// How long a broker may be silent before it is looked whether its process is suspended, in
-/// milliseconds.
+/// Milliseconds without an answer after which the client checks whether the broker's process is
+/// suspended.
 const SUSPICION_MS: u64 = 1_000;
 
-/// A frame that cannot be read is answered under this id: no request has it.
+/// The id of the reply to a frame that the broker cannot read: no request has it.
 const NO_REQUEST: RequestId = 0;
 
-/// A connection to the broker. A handle: clones share the connection, which closes when the last of
-/// them and the last unanswered [`Answer`] are dropped.
+/// A connection to the broker. Clones share the connection. It closes when all of them and all
+/// unanswered [`Answer`]s are dropped.
 #[derive(Clone)]
 pub struct Connection {
     shared: Arc<Shared>,
 }
 
-/// What the broker sends unasked, in order.
+/// The pushes of the broker, in order.
 pub struct Pushes {
     receiver: mpsc::UnboundedReceiver<Push>,
 }
 
-/// The answer to one request, to come.
+/// The reply to one request, to be awaited.
 pub struct Answer {
     id: RequestId,
     outcome: oneshot::Receiver<Result<Reply, RequestError>>,
-    /// Keeps the connection open until the answer is there.
+    /// Keeps the connection open until the reply is there.
     _shared: Arc<Shared>,
 }
 
-/// Why a request has no reply: what was tried and why it failed. The next step is
+/// Why a request has no reply: the attempt, its object and the obstacle. The next step is
 /// [`RequestError::hint`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// The broker said no.
+    /// The broker refused the request.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// The connection ended before the answer. Whether it was done is unknown: repeat a send under
-    /// its idempotency key.
+    /// The connection ended before the reply. It is not known whether the request was carried out:
+    /// repeat a send with its idempotency key.
     #[error("the connection to the broker ended before it answered")]
     Lost,
-    /// Larger than a frame can be.
+    /// The request is larger than a frame can be.
     #[error("a request of {bytes} bytes does not fit into a frame of {FRAME_BYTES_MAX}")]
     TooLarge {
-        /// Its size.
+        /// The size of the request in bytes.
         bytes: usize,
     },
     /// The encoder refused the request.
     #[error("the request cannot be encoded")]
     NotEncodable,
-    /// A reply of another kind than the request has.
-    #[error("the broker answered with a reply of another kind")]
+    /// The reply is of a different kind than the request expects.
+    #[error("the broker sent a reply of the wrong kind")]
     Unexpected,
 }
 
 impl RequestError {
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Lost => "try again, a send under the same idempotency key".to_owned(),
+            Self::Lost => "try again, a send with the same idempotency key".to_owned(),
             Self::TooLarge { .. } => "send less at once".to_owned(),
             Self::NotEncodable => "this is a defect of peerctl".to_owned(),
             Self::Unexpected => {
-                "`peerctl daemon restart` makes both ends the same version".to_owned()
+                "`peerctl daemon restart` starts the broker in the version of this peerctl"
+                    .to_owned()
             }
             Self::Refused(refusal) => refusal.hint.clone(),
         }
@@ -125,40 +126,40 @@ struct Shared {
     outgoing: mpsc::UnboundedSender<Bytes>,
     inbox: Arc<Incoming>,
     ended: watch::Receiver<bool>,
-    /// The broker's process by the kernel's word, where that says anything here.
+    /// The broker's process, if the kernel reports it.
     broker: Option<u32>,
 }
 
-/// What the reading task fills, shared with the handles. It does not hold the sending side, so that
-/// the reader alone does not keep a connection open.
+/// The state that the reading task fills, shared with the handles. It does not hold the sending
+/// side, so that the reader alone does not keep a connection open.
 struct Incoming {
     waiting: Mutex<Waiting>,
     goodbye: Arc<OnceLock<Goodbye>>,
 }
 
-/// Requests without an answer.
+/// Requests without a reply.
 enum Waiting {
     Open(HashMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>),
-    /// The socket ended: whoever asks now hears it at once, with the broker's last word where it
-    /// had one, because repeating the same frame would not help.
+    /// The socket ended. A new request fails at once, with the broker's last refusal if there was
+    /// one, because the same frame would fail again.
     Ended(Option<Refusal>),
 }
 
 impl Connection {
-    /// Connects, after starting the broker where none runs and the endpoint allows it; exchanges
-    /// prefaces; says `Hello`.
+    /// Connects, exchanges prefaces, and sends `Hello`. First starts the broker if none is running
+    /// and the endpoint allows it.
     ///
     /// # Errors
-    /// See [`ConnectError`]. Nothing is spawned unless the socket is missing, nobody listens on it,
-    /// or whoever does says nothing.
+    /// See [`ConnectError`]. A broker is started only if the socket is missing, nothing listens on
+    /// it, or the listener does not answer.
     pub async fn open(
         endpoint: &Endpoint,
         role: Role,
         seat: Option<Seat>,
     ) -> Result<(Self, Pushes, Welcome), ConnectError> {
         match reach(endpoint, role, seat.clone()).await {
-            // A broker that dies takes connections until the last moment and then closes them
-            // without a word.
+            // A broker that dies accepts connections until its end, and then closes them without an
+            // answer.
             Err(ConnectError::NotRunning { .. } | ConnectError::NoWelcome { .. })
                 if endpoint.start == Start::IfNeeded =>
             {
@@ -169,7 +170,7 @@ impl Connection {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its reply.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -177,8 +178,8 @@ impl Connection {
         self.submit(request).await
     }
 
-    /// Puts the request into the socket's queue now, in order, and returns the answer to come.
-    /// Dropping the answer does not take the request back.
+    /// Queues the request for the socket now, in order, and returns the reply to await. Dropping
+    /// the reply does not withdraw the request.
     pub fn submit(&self, request: Request) -> Answer {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, outcome) = oneshot::channel();
@@ -202,12 +203,13 @@ impl Connection {
                 return answer;
             }
         }
-        // Fails only once the writer is gone; then the reader ends too and reports the loss.
+        // This fails only after the writer has ended. Then the reader ends too, and reports the
+        // loss.
         let _ = self.shared.outgoing.send(Bytes::from(payload));
         answer
     }
 
-    /// Whether the socket is still open, as far as it was noticed.
+    /// Whether the socket is open, as far as this end has noticed.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !*self.shared.ended.borrow()
@@ -216,42 +218,42 @@ impl Connection {
     /// Waits until the connection has ended.
     pub async fn closed(&self) {
         let mut ended = self.shared.ended.clone();
-        // An error means that the reading task is gone, which is an end as well.
+        // An error means that the reading task has ended, which is an end as well.
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// The broker's process, if it is suspended: it will answer nothing until it goes on.
+    /// The broker's process, if it is suspended. It then answers nothing until it continues.
     #[must_use]
     pub fn suspended_broker(&self) -> Option<u32> {
         self.shared.broker.filter(|pid| process::is_suspended(*pid))
     }
 
-    /// Why the broker ended the connection, where it said so.
+    /// Why the broker ended the connection, if it sent a goodbye.
     #[must_use]
     pub fn goodbye(&self) -> Option<Goodbye> {
         self.shared.inbox.goodbye.get().copied()
     }
 
-    /// Where the goodbye will stand, for whoever outlives the connection.
+    /// The slot for the goodbye, for a holder that outlives the connection.
     pub(crate) fn goodbye_slot(&self) -> Arc<OnceLock<Goodbye>> {
         Arc::clone(&self.shared.inbox.goodbye)
     }
 }
 
 impl Pushes {
-    /// The next push; `None` once the connection has ended and all pushes were taken.
+    /// Waits for the next push; `None` once the connection has ended and all pushes were taken.
     pub async fn next(&mut self) -> Option<Push> {
         self.receiver.recv().await
     }
 
-    /// The next push, if one has arrived already.
+    /// The next push, if one has already arrived.
     pub fn try_next(&mut self) -> Option<Push> {
         self.receiver.try_recv().ok()
     }
 }
 
 impl Answer {
-    /// The request's id within its connection, as [`Request::StopWaiting`] wants it.
+    /// The request's id within its connection, for [`Request::StopWaiting`].
     #[must_use]
     pub fn id(&self) -> RequestId {
         self.id
@@ -262,7 +264,7 @@ impl Future for Answer {
     type Output = Result<Reply, RequestError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // The sender is dropped unused only where the connection's tasks were ended with their
+        // The sender is dropped unused only if the connection's async tasks ended with their
         // runtime.
         Pin::new(&mut self.outcome)
             .poll(context)
@@ -270,7 +272,7 @@ impl Future for Answer {
     }
 }
 
-/// Connects to a broker that runs and greets it, within a time.
+/// Connects to a running broker and greets it, within a time limit.
 async fn reach(
     endpoint: &Endpoint,
     role: Role,
@@ -289,23 +291,23 @@ async fn reach(
         if let Some(pid) = broker.filter(|pid| process::is_suspended(*pid)) {
             return Err(ConnectError::Suspended { socket, pid });
         }
-        // A broker holds its lock for life: where nobody does, it is none that listens here, and
-        // waiting is no use.
+        // A broker holds its lock for its life. If nothing holds the lock, the listener is not a
+        // broker, and waiting is of no use.
         if holder::look(&endpoint.location).is_none() {
             let process = broker.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             let what = format!(
-                "is no broker{process}: it listens there, says nothing, and does not hold broker.lock"
+                "is not a broker{process}: it listens there, sends nothing, and does not hold broker.lock"
             );
             return Err(ConnectError::NoWelcome { socket, what });
         }
     }
     Err(ConnectError::NoWelcome {
         socket,
-        what: "accepted the connection and then said nothing".to_owned(),
+        what: "accepted the connection and then sent nothing".to_owned(),
     })
 }
 
-/// Connects to the socket, if it and what is behind it are ours.
+/// Connects to the socket, if the socket and its listener belong to this user.
 async fn connect(endpoint: &Endpoint) -> Result<UnixStream, ConnectError> {
     let socket = endpoint.location.socket();
     let ours = nix::unistd::geteuid().as_raw();
@@ -316,7 +318,7 @@ async fn connect(endpoint: &Endpoint) -> Result<UnixStream, ConnectError> {
         .map_err(|source| io_error("connecting to", &socket, source))?;
     let owner = stream
         .peer_cred()
-        .map_err(|source| io_error("asking who is behind", &socket, source))?
+        .map_err(|source| io_error("asking for the owner of the listener at", &socket, source))?
         .uid();
     if owner != ours {
         return Err(ConnectError::WrongOwner { path: socket, owner, ours });
@@ -324,7 +326,7 @@ async fn connect(endpoint: &Endpoint) -> Result<UnixStream, ConnectError> {
     Ok(stream)
 }
 
-/// The process that listens. One in another pid namespace has the number 0 here.
+/// The listening process. A process of another pid namespace has the number 0 here.
 fn broker_of(stream: &UnixStream) -> Option<u32> {
     stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
 }
@@ -360,15 +362,15 @@ fn check_owner(
     Ok(())
 }
 
-/// Only "nothing there" and "nobody listens" mean that no broker runs. "Not permitted" says nothing
-/// about it: a sandbox that hides the socket would otherwise have a second broker started.
+/// Only "nothing there" and "nothing listens" mean that no broker is running. "Not permitted" does
+/// not: a sandbox that hides the socket would otherwise cause a second broker.
 fn io_error(attempt: &'static str, socket: &Path, source: io::Error) -> ConnectError {
     let socket = socket.to_path_buf();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             ConnectError::NotRunning { socket }
         }
-        // A sandbox only where owners and modes would have let us pass.
+        // It is a sandbox only if owners and modes would permit the access.
         io::ErrorKind::PermissionDenied => match whose::barrier(&socket) {
             Some(Barrier { path, owner, mode }) => ConnectError::LockedOut {
                 path,
@@ -383,7 +385,7 @@ fn io_error(attempt: &'static str, socket: &Path, source: io::Error) -> ConnectE
     }
 }
 
-/// Prefaces, then `Hello`; on success the two tasks run.
+/// Exchanges prefaces and sends `Hello`. On success the two async tasks run.
 async fn greet(
     mut stream: UnixStream,
     broker: Option<u32>,
@@ -410,12 +412,12 @@ async fn greet(
         Ok(Reply::Welcome(welcome)) => Ok((connection, pushes, welcome)),
         Ok(_) => Err(ConnectError::NoWelcome {
             socket,
-            what: "answered Hello with something else".to_owned(),
+            what: "answered Hello with a wrong reply".to_owned(),
         }),
         Err(RequestError::Refused(refusal)) => Err(ConnectError::Refused(refusal)),
         Err(_) => Err(ConnectError::NoWelcome {
             socket,
-            what: "closed the connection before it said welcome".to_owned(),
+            what: "closed the connection before it answered Hello".to_owned(),
         }),
     }
 }
@@ -427,9 +429,9 @@ fn preface_error(socket: &Path, source: io::Error) -> ConnectError {
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe => ConnectError::NoWelcome {
             socket,
-            what: "closed the connection before it said who it is".to_owned(),
+            what: "closed the connection before it sent its preface".to_owned(),
         },
-        _ => ConnectError::Io { attempt: "greeting the broker behind", socket, source },
+        _ => ConnectError::Io { attempt: "greeting the broker at", socket, source },
     }
 }
 
@@ -460,7 +462,7 @@ fn serve(stream: UnixStream, broker: Option<u32>) -> (Connection, Pushes) {
     (Connection { shared }, Pushes { receiver })
 }
 
-/// Both directions use the same framing.
+/// The framing of both directions.
 fn framing() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder()
         .length_field_length(HEADER_BYTES)
@@ -469,9 +471,9 @@ fn framing() -> LengthDelimitedCodec {
         .new_codec()
 }
 
-/// Writes what is queued until nobody can queue more or the socket fails. Dropping the write half
-/// then tells the broker that this end is done; a failure is told to the requests by the reader,
-/// whose half ends with the same socket.
+/// Writes queued frames until no handle is left or the socket fails. Dropping the write half then
+/// tells the broker that this end is done. After a failure, the reader fails the requests, because
+/// its half ends with the same socket.
 async fn write(writing: OwnedWriteHalf, mut queued: mpsc::UnboundedReceiver<Bytes>) {
     let mut frames = FramedWrite::new(writing, framing());
     while let Some(frame) = queued.recv().await {
@@ -489,8 +491,8 @@ async fn write(writing: OwnedWriteHalf, mut queued: mpsc::UnboundedReceiver<Byte
     }
 }
 
-/// Reads until the socket ends or says what nobody understands; returns the refusal that came with
-/// the end, if any.
+/// Reads until the socket ends or a frame is unknown. Returns the refusal that came with the end,
+/// if any.
 async fn read(
     reading: OwnedReadHalf,
     incoming: &Incoming,
@@ -506,7 +508,7 @@ async fn read(
                 if let Push::Goodbye(goodbye) = &push {
                     let _ = incoming.goodbye.set(*goodbye);
                 }
-                // Whoever wants no pushes has dropped the receiver.
+                // The receiver is dropped if no pushes are wanted.
                 let _ = pushes.send(push);
             }
         }
@@ -516,7 +518,7 @@ async fn read(
 
 impl Incoming {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing is done under this lock that could leave the map half changed.
+        // Nothing under this lock can leave the map half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -526,7 +528,7 @@ impl Incoming {
             Waiting::Ended(_) => None,
         };
         if let Some(sender) = sender {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = sender.send(result.map_err(RequestError::Refused));
         }
     }

@@ -1,10 +1,11 @@
-//! Which file starts a broker. Usually the one that runs; after an upgrade the one that took its
-//! place.
+//! Finds the file that starts a broker: usually this program's file, after an upgrade its
+//! successor.
 //!
-//! Package managers remove the directory of an old version under a running program, and lead a link
-//! to the new one. So the path by which this program was called comes next. `PATH` is the last
-//! resort: it is looked at long after the program was started, and whoever may write a directory in
-//! it could have this user run a program of their own.
+//! Knows paths, links, owners and modes. Does not run anything. Package managers remove the
+//! directory of an old version under a running program, and make a link lead to the new one. So the
+//! path by which this program was called comes second. `PATH` comes last, because it is read long
+//! after the start. Invariant: a program on `PATH` is used only if root and this user alone could
+//! have put it there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,21 +14,21 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-/// What the program is called where it cannot tell its own path.
+/// The program's name, if its own path is not known.
 const NAME: &str = "peerctl";
 
-/// Links that are followed from one name to its file.
+/// Most links that are followed from a name to its file.
 const LINKS_MAX: usize = 16;
 
-/// A `.git` file has one short line.
+/// Most bytes of a `.git` file, which has one short line.
 const GIT_FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// This program's file at its start: by the system's word, else by the path that it was called by.
-/// A bare name where neither is known, as without `/proc`.
+/// This program's file at its start: from the system, else the path by which it was called. A bare
+/// name if neither is known, as without `/proc`.
 pub(crate) fn of_this_program() -> PathBuf {
     let called = || {
         let called = PathBuf::from(std::env::args_os().next()?);
-        // A bare name was found by way of PATH, and says nothing.
+        // A bare name was found on PATH, and has no directory.
         let has_directory = called.parent().is_some_and(|parent| !parent.as_os_str().is_empty());
         let path = has_directory.then(|| {
             std::env::current_dir().map_or_else(|_| called.clone(), |here| here.join(&called))
@@ -37,15 +38,15 @@ pub(crate) fn of_this_program() -> PathBuf {
     std::env::current_exe().ok().map(its_file).or_else(called).unwrap_or_else(|| NAME.into())
 }
 
-/// The file that a program was started from, also where it was replaced in the very moment of the
-/// start: Linux then says that it is deleted, and the path leads to its successor.
+/// The path of this executable. If it was replaced while it started, Linux appends " (deleted)":
+/// then the path of its replacement.
 fn its_file(executable: PathBuf) -> PathBuf {
     let replaced =
         executable.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
     replaced.filter(|path| path.exists()).unwrap_or(executable)
 }
 
-/// What a program may be started by, besides its own file.
+/// The values, besides its own file, that tell what to start.
 pub(crate) struct Surroundings {
     /// `argv[0]`.
     pub(crate) called: Option<OsString>,
@@ -56,15 +57,16 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of this process, now.
+    /// Reads those of this process, now.
     pub(crate) fn from_env() -> Self {
         let here = std::env::current_dir().ok();
         Self { called: std::env::args_os().next(), path: std::env::var_os("PATH"), here }
     }
 }
 
-/// The file to run now, where there is one: `executable`, the absolute path that this program was
-/// called by, or one of its name on `PATH` that nobody but root and this user could have put there.
+/// The file to run now: `executable`, else the absolute path by which this program was called. Else
+/// a file of the same name on `PATH` that only root and this user could have put there. `None`:
+/// there is none.
 pub(crate) fn lasting(executable: &Path, around: &Surroundings) -> Option<PathBuf> {
     if executable.is_absolute() && executable.is_file() {
         return Some(executable.to_path_buf());
@@ -88,7 +90,7 @@ pub(crate) fn lasting(executable: &Path, around: &Surroundings) -> Option<PathBu
     candidates.find(|candidate| is_trusted(candidate, &shunned))
 }
 
-/// The session's directory and its repository: what lies in them may have come from anywhere.
+/// The session's directory and its repository: their files may come from anywhere.
 fn session_dirs(here: &Path) -> Vec<PathBuf> {
     let mut dirs = vec![here.to_path_buf()];
     dirs.extend(here.canonicalize());
@@ -99,13 +101,13 @@ fn session_dirs(here: &Path) -> Vec<PathBuf> {
         dirs.extend(main_worktree(&root.join(".git")));
         dirs.push(root);
     }
-    // Where the session's directory is the root of everything, there is no other place.
+    // If the session's directory is the file system's root, no other place exists.
     dirs.retain(|dir| dir.parent().is_some());
     dirs
 }
 
-/// The repository that a linked worktree belongs to: its `.git` is a file that names a directory in
-/// the other's `.git`.
+/// The repository of a linked worktree. Its `.git` is a file that names a directory in the main
+/// repository's `.git`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
     git.symlink_metadata()
         .ok()
@@ -116,13 +118,13 @@ fn main_worktree(git: &Path) -> Option<PathBuf> {
     common.parent()?.canonicalize().ok()
 }
 
-/// Whether a path leads to a program that only root and this user can have put there, by way of
-/// directories that nobody else may write, and outside of `shunned`.
+/// Whether a path leads to a program that only root and this user could have put there. All
+/// directories on the path must be writable by them alone, and outside of `shunned`.
 fn is_trusted(candidate: &Path, shunned: &[PathBuf]) -> bool {
     let user = geteuid().as_raw();
     let ours = |found: &fs::Metadata| [0, user].contains(&found.uid());
-    // In a directory with the sticky bit only a file's owner can replace it, and each owner is
-    // looked at.
+    // In a directory with the sticky bit, only a file's owner can replace it, and each owner is
+    // checked.
     let kept = |found: &fs::Metadata| {
         ours(found) && (found.mode() & 0o022 == 0 || found.mode() & 0o1000 != 0)
     };

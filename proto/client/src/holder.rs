@@ -1,8 +1,8 @@
-//! Who holds the broker's lock, for the case that nobody answers behind its socket.
+//! Finds the process that holds the broker's lock, if nothing answers at the socket.
 //!
-//! A broker writes its pid into the lock file ([`Holding`]). That alone is hearsay: the process may
-//! be gone, and its number another's. So the pid counts only together with the kernel's word that
-//! the lock is held, and by whom.
+//! Knows the lock file and the kernel's list of locks. Does not connect to the broker. A broker
+//! writes its pid into the lock file ([`Holding`]), but that process may have ended, and another
+//! may have its number. Invariant: the pid counts only if the kernel also reports the lock as held.
 
 use std::fs::{File, TryLockError};
 use std::io::Read;
@@ -16,24 +16,24 @@ use peer_proto::location::{Holding, Location, Phase};
 
 use crate::process;
 
-/// The lock file has one short line.
+/// Most bytes of the lock file, which has one short line.
 const LINE_BYTES_MAX: u64 = 256;
 
-/// Pauses between two looks at a lock that is to be given back, in milliseconds, doubling. Nothing
-/// announces the end of another's child.
+/// The pauses between two checks of a lock that will be released, in milliseconds; each is twice
+/// the one before. The end of a process that is not a child is not announced.
 const LOOK_MS_MIN: u64 = 5;
 const LOOK_MS_MAX: u64 = 100;
 
-/// Somebody holds the lock.
+/// The process that holds the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process, where that is certain.
+    /// Its process id, if it is certain.
     pub pid: Option<u32>,
-    /// How far it has come, where it says so.
+    /// The phase that it wrote into the lock file, if any.
     pub phase: Option<Phase>,
 }
 
-/// Who holds the lock now; none where nobody does.
+/// The holder of the lock now; `None` if no process holds it.
 #[must_use]
 pub fn look(location: &Location) -> Option<Holder> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -41,14 +41,14 @@ pub fn look(location: &Location) -> Option<Holder> {
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let by_kernel = process::lock_holder(metadata.ino());
     if by_kernel.is_none() {
-        // Shared, so that two who look do not see each other; given back when the file is closed.
+        // Shared, so that two checks do not block each other. Closing the file releases it.
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {}
             Ok(()) | Err(TryLockError::Error(_)) => return None,
         }
     }
     let mut text = String::new();
-    // A file that cannot be read says nothing.
+    // A file that cannot be read has no pid.
     let _ = (&mut file).take(LINE_BYTES_MAX).read_to_string(&mut text);
     let said = Holding::read(&text);
     Some(match (by_kernel, said) {
@@ -63,13 +63,13 @@ pub fn look(location: &Location) -> Option<Holder> {
     })
 }
 
-/// Asks a broker that nobody can reach to end, and waits until the lock is free. It ends as it does
-/// when it is told to: what it has accepted is on the disk. False where it still holds the lock
-/// after `patience`.
+/// Asks a broker that cannot be reached to end, and waits until its lock is free. The broker then
+/// ends as usual: accepted messages are on disk. Returns false if it still holds the lock after
+/// `patience`.
 pub async fn end(location: &Location, pid: u32, patience: Duration) -> bool {
     let process = Pid::from_raw(pid.cast_signed());
-    // That it is gone already is no failure. A suspended process hears of the signal when it goes
-    // on.
+    // It is not a failure if the process has ended already. A suspended process gets the signal
+    // once it continues.
     let _ = kill(process, Signal::SIGTERM);
     let _ = kill(process, Signal::SIGCONT);
     let released = async {

@@ -1,15 +1,14 @@
-//! A connection to the broker, for whoever is not the broker.
+//! The connection to the broker, for all programs except the broker.
 //!
-//! This crate knows the socket, the preface, frames, and how a broker is started where none runs.
-//! It knows no MCP, no terminal and no rule of the broker's: requests and pushes pass through it
-//! unchanged.
+//! Knows the socket, the preface, frames, and how a broker is started. Does not know MCP,
+//! terminals, or the broker's rules: requests and pushes pass unchanged.
 //!
-//! - [`connection`]: one connection: requests out, answers and pushes in.
+//! - [`connection`]: one connection: requests, replies and pushes.
 //! - [`reconnect`]: the next connection after a loss.
-//! - [`start`]: starting the broker, and with which file.
-//! - [`holder`]: who holds the broker's lock, where nobody answers.
-//! - [`process`]: what the system says of other processes.
-//! - [`whose`]: whose a directory is.
+//! - [`start`]: starts the broker.
+//! - [`holder`]: finds the process that holds the broker's lock.
+//! - [`process`]: the system's data about other processes.
+//! - [`whose`]: the owners of paths.
 
 pub mod connection;
 pub mod holder;
@@ -35,21 +34,21 @@ pub use reconnect::Reconnect;
 /// How to reach the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where the broker's files are.
+    /// The paths of the broker's files.
     pub location: Location,
-    /// This program, as it was at its start: what starts a broker. Looked up once, because an
-    /// update may replace the file while the program runs.
+    /// This program's file at its start, which starts a broker. It is found once, because an update
+    /// may replace the file while the program runs.
     pub executable: PathBuf,
     /// Whether a broker may be started.
     pub start: Start,
 }
 
-/// Whether a broker may be started where none runs.
+/// Whether a broker may be started if none is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Start one.
     IfNeeded,
-    /// Say that none runs.
+    /// Fail if none is running.
     Never,
 }
 
@@ -58,7 +57,7 @@ impl Endpoint {
     /// directory.
     ///
     /// # Errors
-    /// Where the environment names no usable directory, or a home directory that is another user's.
+    /// The environment names no usable directory, or the home directory belongs to another user.
     pub fn from_env(start: Start) -> Result<Self, ConnectError> {
         let peerd_dir =
             std::env::var_os("PEERD_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
@@ -75,129 +74,129 @@ impl Endpoint {
         Ok(Self { location, executable: executable::of_this_program(), start })
     }
 
-    /// The file that starts a broker now. It is another one than [`Endpoint::executable`] after an
-    /// upgrade that removed that.
+    /// The file that starts a broker now. It differs from [`Endpoint::executable`] after an upgrade
+    /// that removed that file.
     ///
     /// # Errors
-    /// [`ConnectError::Executable`] where none is left.
+    /// [`ConnectError::Executable`] if no such file is left.
     pub fn program(&self) -> Result<PathBuf, ConnectError> {
         executable::lasting(&self.executable, &executable::Surroundings::from_env())
             .ok_or_else(|| ConnectError::Executable { executable: self.executable.clone() })
     }
 }
 
-/// Why there is no connection: what was tried, on what and why it failed. The next step is
+/// Why there is no connection: the attempt, its object and the obstacle. The next step is
 /// [`ConnectError::hint`].
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// No broker runs, and none may be started.
-    #[error("no broker runs behind {}", socket.display())]
+    /// No broker is running, and none may be started.
+    #[error("no broker is running at {}", socket.display())]
     NotRunning {
-        /// Its socket would be here.
+        /// The path of its socket.
         socket: PathBuf,
     },
-    /// The operating system forbids the connection: a sandbox, as agents' shells have one. A broker
-    /// may well run.
+    /// The operating system forbids the connection, as in the sandbox of an agent's shell. A broker
+    /// may be running.
     #[error("a sandbox keeps this process from {} ({source})", socket.display())]
     Sandboxed {
-        /// What may not be reached.
+        /// The socket that may not be used.
         socket: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Owners and modes keep this user from the socket: something on the way to it is another
-    /// user's, or closed.
-    #[error("{} belongs to {} and has mode {mode:04o}, so that {} cannot get to {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display())]
+    /// Owners and modes keep this user from the socket: a path on the way belongs to another user,
+    /// or is closed.
+    #[error("{} belongs to {} and has mode {mode:04o}, so {} cannot reach {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display())]
     LockedOut {
-        /// What may not be passed.
+        /// The path that may not be entered or used.
         path: PathBuf,
-        /// Whose it is.
+        /// The user id of its owner.
         owner: u32,
-        /// Its permissions.
+        /// Its mode.
         mode: u32,
-        /// Who asks.
+        /// The id of this user.
         ours: u32,
-        /// What is behind it.
+        /// The socket that it leads to.
         socket: PathBuf,
     },
-    /// The home directory is another user's: under `sudo`, for example. Nothing is made in it.
-    #[error("the home directory {} belongs to {}, and this is {}: nothing is made there", home.display(), whose::user(*owner), whose::user(*ours))]
+    /// The home directory belongs to another user, for example under `sudo`. Nothing is created in
+    /// it.
+    #[error("the home directory {} belongs to {}, and this is {}: peerctl creates nothing there", home.display(), whose::user(*owner), whose::user(*ours))]
     ForeignHome {
         /// The home directory.
         home: PathBuf,
-        /// Whose it is.
+        /// The user id of its owner.
         owner: u32,
-        /// Who asks.
+        /// The id of this user.
         ours: u32,
     },
     /// The socket, its directory or the process behind it belongs to another user.
     #[error("{} belongs to {}, and this is {}: refusing to connect", path.display(), whose::user(*owner), whose::user(*ours))]
     WrongOwner {
-        /// What belongs to another.
+        /// The path that belongs to another user.
         path: PathBuf,
-        /// To whom.
+        /// The user id of its owner.
         owner: u32,
-        /// Who asks.
+        /// The id of this user.
         ours: u32,
     },
-    /// Something else stands where the directory or the socket belongs, a symbolic link for
-    /// example.
-    #[error("{} is no {expected}: refusing to connect", path.display())]
+    /// The directory or the socket is of another kind, for example a symbolic link.
+    #[error("{} is not a {expected}: refusing to connect", path.display())]
     WrongKind {
-        /// What was looked at.
+        /// The path of the wrong kind.
         path: PathBuf,
-        /// What belongs there.
+        /// The expected kind.
         expected: &'static str,
     },
-    /// The two ends do not speak the same protocol.
+    /// The two ends have no common protocol version.
     #[error("connecting to {}: {source}", socket.display())]
     Preface {
         /// The socket.
         socket: PathBuf,
-        /// Both executables are named here.
+        /// The reason; it names both executables.
         source: PrefaceError,
     },
     /// The broker could not be started.
     #[error("{message}")]
     StartFailed {
-        /// Why, by the word of what should have started it.
+        /// The reason, as the starting program reported it.
         message: String,
-        /// The next step, by the same word; may be empty.
+        /// The next step, from the same program; may be empty.
         hint: String,
     },
-    /// The environment names no directory.
+    /// The environment names no usable directory.
     #[error(transparent)]
     Location(#[from] LocationError),
-    /// The executable is gone, and nothing took its place.
-    #[error("{} is not there, nor is what this program was called by, nor a peerctl on PATH that only you or root could have put there", executable.display())]
+    /// The executable was removed, and no successor was found.
+    #[error("{} does not exist any more; neither the path of the call nor PATH leads to a peerctl that only you or root could have put there", executable.display())]
     Executable {
-        /// What was run at the start of this program.
+        /// The file of this program at its start.
         executable: PathBuf,
     },
     /// The socket failed.
     #[error("{attempt} {} failed: {source}", socket.display())]
     Io {
-        /// What was tried, such as "connecting to".
+        /// The attempt, such as "connecting to".
         attempt: &'static str,
         /// The socket.
         socket: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The broker took the connection and closed it, or said nothing for too long.
-    #[error("the broker behind {} {what}", socket.display())]
+    /// The broker closed the new connection, or did not answer in time.
+    #[error("the broker at {} {what}", socket.display())]
     NoWelcome {
         /// The socket.
         socket: PathBuf,
-        /// What it did instead.
+        /// Its behaviour instead of an answer.
         what: String,
     },
     /// The broker's process is suspended.
-    #[error("the broker behind {} is suspended", socket.display())]
+    #[error("the broker at {} is suspended", socket.display())]
     Suspended {
         /// The socket.
         socket: PathBuf,
-        /// Its process.
+        /// The broker's process id.
         pid: u32,
     },
     /// The broker refused the connection.
@@ -205,34 +204,34 @@ pub enum ConnectError {
     Refused(Refusal),
     /// The broker ended the last connection for good: see [`Goodbye::Kicked`] and
     /// [`Goodbye::Replaced`].
-    #[error("the broker ended this session ({}) and it must not come back by itself", said(*.0))]
+    #[error("the broker ended this session ({}), and it must not reconnect by itself", said(*.0))]
     SentAway(Goodbye),
 }
 
 impl ConnectError {
-    /// The next step, for whoever types commands; empty where there is none.
+    /// The next step, for a person who types commands; empty if none is known.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
             Self::NotRunning { .. } => "start it with `peerctl daemon start`".to_owned(),
-            Self::Sandboxed { .. } => {
-                "from within an agent's shell use the MCP tools instead".to_owned()
-            }
+            Self::Sandboxed { .. } => "in an agent's shell, use the MCP tools instead".to_owned(),
             Self::LockedOut { path, owner, ours, .. } => to_open(path, *owner, *ours),
             Self::ForeignHome { owner, .. } => as_that_user(*owner),
             Self::WrongOwner { path, owner, ours } => to_whom(path, *owner, *ours),
             Self::WrongKind { .. } => {
-                "move it away or set PEERD_DIR to another directory".to_owned()
+                "move it away, or set PEERD_DIR to another directory".to_owned()
             }
             Self::Preface { source, .. } => source.hint(),
             Self::StartFailed { hint, .. } => hint.clone(),
             Self::Location(error) => error.hint(),
             Self::Executable { .. } => "install peerctl, or call it by an absolute path".to_owned(),
-            Self::Io { .. } => "`peerctl daemon status` says whether a broker runs".to_owned(),
-            Self::NoWelcome { .. } => "look into broker.log beside it".to_owned(),
-            Self::Suspended { pid, .. } => format!("`kill -CONT {pid}` lets it go on"),
+            Self::Io { .. } => {
+                "`peerctl daemon status` shows whether a broker is running".to_owned()
+            }
+            Self::NoWelcome { .. } => "read broker.log beside it".to_owned(),
+            Self::Suspended { pid, .. } => format!("`kill -CONT {pid}` resumes it"),
             Self::Refused(refusal) => refusal.hint.clone(),
-            Self::SentAway(_) => "start the client anew to return".to_owned(),
+            Self::SentAway(_) => "restart the client to reconnect".to_owned(),
         }
     }
 
@@ -311,7 +310,7 @@ impl ConnectError {
     }
 }
 
-/// The next step where something is another user's. Never one that costs the mail in it.
+/// The next step for a path of another user. It never costs the mail in that path.
 fn to_whom(path: &Path, owner: u32, ours: u32) -> String {
     match owner {
         0 => to_open(path, owner, ours),
@@ -319,31 +318,28 @@ fn to_whom(path: &Path, owner: u32, ours: u32) -> String {
     }
 }
 
-/// The next step where a path is closed to us.
+/// The next step for a path that is closed to this user.
 fn to_open(path: &Path, owner: u32, ours: u32) -> String {
     let path_text = path.display();
     if owner == ours {
-        return format!("`chmod u+rwx '{path_text}'` opens it");
+        return format!("`chmod u+rwx '{path_text}'` gives you access");
     }
     let in_our_home = whose::home_dir().is_some_and(|home| path.starts_with(&home) && path != home);
     if in_our_home {
         return format!(
-            "where it should be yours, `sudo chown -R {ours} '{path_text}'` gives it back with all that is in it"
+            "if it should be yours, `sudo chown -R {ours} '{path_text}'` gives it back to you with all its files"
         );
     }
     format!("{}, or set PEERD_DIR to a directory of your own", as_that_user(owner))
 }
 
 fn as_that_user(owner: u32) -> String {
-    format!(
-        "run it as that user ({}), without sudo where that changed the user",
-        whose::user(owner)
-    )
+    format!("run it as that user ({}), without sudo if that changed the user", whose::user(owner))
 }
 
 fn said(goodbye: Goodbye) -> &'static str {
     match goodbye {
-        Goodbye::Stopping => "it stops",
+        Goodbye::Stopping => "the broker is stopping",
         Goodbye::Kicked => "an operator ended it",
         Goodbye::Replaced => "the same session connected again",
         Goodbye::TooSlow => "it read too slowly",

@@ -1,28 +1,29 @@
-//! What the system says of other processes: whether one is suspended, holds a lock, or may be a
+//! The system's data about other processes: whether one is suspended, holds a lock, or may be a
 //! broker.
 //!
-//! Linux tells. Elsewhere, and where `/proc` is missing, little is known.
+//! Knows `/proc`. Does not know the broker's protocol. On a system without `/proc`, most answers
+//! are unknown.
 
 use nix::unistd::geteuid;
 use peer_proto::process::Stat;
 
-/// The process's line in `/proc`. None where the process is gone, or the system has no such line.
+/// The process's line in `/proc`. `None`: the process has ended, or the system has no such line.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
     Stat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Whether the process was stopped by a signal, such as `kill -STOP` or Ctrl-Z. Not known is no.
+/// Whether a signal stopped the process, such as `kill -STOP` or Ctrl-Z. False if that is unknown.
 pub(crate) fn is_suspended(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.is_suspended())
 }
 
-/// The process that holds a lock on the file with this inode, as the kernel lists it. None where it
-/// is not told, as for a process of another pid namespace.
+/// The process that holds a lock on the file with this inode, from the kernel's list. `None`: the
+/// list does not have it, as for a process of another pid namespace.
 #[cfg(target_os = "linux")]
 pub(crate) fn lock_holder(inode: u64) -> Option<u32> {
-    // A line reads `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; one of somebody who waits has
-    // an arrow in it.
+    // A line reads `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; the line of a waiting process
+    // has an arrow in it.
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let inode = inode.to_string();
     locks.lines().find_map(|line| {
@@ -33,13 +34,13 @@ pub(crate) fn lock_holder(inode: u64) -> Option<u32> {
     })
 }
 
-/// The process that holds a lock: not known.
+/// The process that holds a lock: unknown on this system.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn lock_holder(_inode: u64) -> Option<u32> {
     None
 }
 
-/// Whether a process is one of this user's and may be a broker, as far as that can be told.
+/// Whether a process belongs to this user and may be a broker, as far as the system shows that.
 pub(crate) fn may_be_broker(pid: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
 
@@ -49,7 +50,7 @@ pub(crate) fn may_be_broker(pid: u32) -> bool {
             let words: Vec<&[u8]> = line.split(|byte| *byte == 0).skip(1).take(2).collect();
             found.uid() == geteuid().as_raw() && words == [b"daemon", b"run".as_slice()]
         }
-        // Without `/proc` it is only known whether it is ours and lives.
+        // Without `/proc`, only its owner and its life can be checked.
         _ if !std::path::Path::new("/proc/self").exists() => {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), None).is_ok()
         }

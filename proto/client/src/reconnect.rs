@@ -1,8 +1,9 @@
 //! The next connection after a loss.
 //!
-//! Backs off after failures only: the first attempt, and the first after a connection that held,
-//! happen at once. It makes one attempt per call and has no timer between calls, so whoever stops
-//! asking stops the attempts.
+//! Knows the outcome of the last attempts. Does not know what the connection is for. It backs off
+//! only after failures: the first attempt, and the first one after a stable connection, happen at
+//! once. Invariant: one attempt per call, and no timer between calls. So the attempts stop when the
+//! caller stops asking.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,25 +13,25 @@ use peer_proto::request::{Goodbye, Role, Seat, Welcome};
 use crate::start::Said;
 use crate::{ConnectError, Connection, Endpoint, Pushes, Start};
 
-/// The first pause after a failure, in milliseconds: a broker is back within about this long.
+/// The first pause after a failure, in milliseconds: a broker usually returns within this time.
 const BACKOFF_MS_MIN: u64 = 20;
 
-/// The longest pause, in milliseconds. Also how long a connection must have held for its end not to
-/// count as a failure.
+/// The longest pause, in milliseconds. A connection that held this long does not count as a failure
+/// when it ends.
 const BACKOFF_MS_MAX: u64 = 2_000;
 
-/// After a broker was stopped on purpose nobody starts it again by himself for this long, in
-/// milliseconds: time to replace the executable or to verify the store. Whoever needs it sooner
-/// starts it, and the others find it.
+/// Milliseconds during which no session starts a broker again that was stopped on purpose. A person
+/// may replace the executable or verify the store in that time. A command that needs the broker
+/// earlier starts it.
 const STOP_RESPECTED_MS: u64 = 10_000;
 
-/// After a start of the broker failed nobody starts it again by himself for this long, in
-/// milliseconds, doubling with each failure. Each start is several processes, and what makes it
-/// fail seldom goes away by itself. Looking whether somebody else started one goes on.
+/// Milliseconds after a failed start before the next automatic one; they double with each failure.
+/// A start takes several processes, and the cause of a failure rarely disappears by itself.
+/// Connecting to a broker that another program started goes on.
 const START_AGAIN_MS_MIN: u64 = 2_000;
 const START_AGAIN_MS_MAX: u64 = 120_000;
 
-/// An endpoint and what became of the last attempts to reach it.
+/// An endpoint, and the outcome of the last attempts to reach it.
 pub struct Reconnect {
     endpoint: Endpoint,
     role: Role,
@@ -41,9 +42,9 @@ pub struct Reconnect {
     start_failure: Option<StartFailure>,
 }
 
-/// A start of the broker failed.
+/// A failed start of the broker.
 struct StartFailure {
-    /// How often in a row.
+    /// The number of failures in a row.
     count: u32,
     again_at: Instant,
     said: Said,
@@ -55,7 +56,7 @@ struct Last {
 }
 
 impl Reconnect {
-    /// Nothing is tried yet.
+    /// Nothing was tried yet.
     #[must_use]
     pub fn new(endpoint: Endpoint, role: Role) -> Self {
         Self {
@@ -69,15 +70,16 @@ impl Reconnect {
         }
     }
 
-    /// What `Hello` says from now on of the seat that the environment names.
+    /// Sets the seat that `Hello` names from now on.
     pub fn set_seat(&mut self, seat: Option<Seat>) {
         self.seat = seat;
     }
 
-    /// One attempt, after a pause where the attempts before it failed. Safe to drop while it waits.
+    /// Makes one attempt, after a pause if the attempts before failed. It may be dropped while it
+    /// waits.
     ///
     /// # Errors
-    /// Of this one attempt; [`ConnectError::is_lasting`] says whether to go on.
+    /// The error of this attempt; [`ConnectError::is_lasting`] tells whether to go on.
     /// [`ConnectError::SentAway`] once the broker has ended the session for good.
     pub async fn next(&mut self) -> Result<(Connection, Pushes, Welcome), ConnectError> {
         self.look_back()?;
@@ -94,7 +96,8 @@ impl Reconnect {
             _ => self.endpoint.start,
         };
         let endpoint = Endpoint { start, ..self.endpoint.clone() };
-        // Counted before the attempt: a caller that drops it halfway has not succeeded either.
+        // Counted before the attempt, because an attempt that the caller drops is not a success
+        // either.
         self.failures = self.failures.saturating_add(1);
         let (connection, pushes, welcome) =
             Connection::open(&endpoint, self.role, self.seat.clone())
@@ -106,8 +109,8 @@ impl Reconnect {
         Ok((connection, pushes, welcome))
     }
 
-    /// Forgets the pauses: something just happened that needs the broker now, so the next attempt
-    /// happens at once and may start it.
+    /// Removes the pauses, because the broker is needed now: the next attempt happens at once and
+    /// may start the broker.
     pub fn hurry(&mut self) {
         self.failures = 0;
         self.stopped_at = None;
@@ -116,8 +119,8 @@ impl Reconnect {
         }
     }
 
-    /// Remembers a start that failed; where none was tried because the last one failed a moment
-    /// ago, says what that said.
+    /// Records a failed start. If no start was tried because the last one failed recently, returns
+    /// that failure.
     fn start_failed(&mut self, error: ConnectError, failed_before: Option<Said>) -> ConnectError {
         match (error, failed_before) {
             (ConnectError::StartFailed { message, hint }, _) => {
@@ -140,7 +143,7 @@ impl Reconnect {
         }
     }
 
-    /// Draws the conclusions from how the last connection went, once.
+    /// Evaluates the end of the last connection, once.
     fn look_back(&mut self) -> Result<(), ConnectError> {
         let Some(last) = &self.last else { return Ok(()) };
         match last.goodbye.get() {
@@ -158,8 +161,8 @@ impl Reconnect {
     }
 }
 
-/// Doubles with each failure up to the longest; between half and all of it, so that many sessions
-/// that lost the same broker do not come back in the same instant.
+/// The pause: it doubles with each failure up to the longest. It is between half and all of that,
+/// so that many sessions do not return in the same instant.
 fn pause(failures: u32) -> Duration {
     let full_us =
         1_000 * BACKOFF_MS_MIN.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MS_MAX);

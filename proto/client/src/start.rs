@@ -1,9 +1,8 @@
-//! Starting the broker where none runs.
+//! Starts the broker if none is running.
 //!
-//! `<executable> daemon start` does it: a process of its own, so that the broker becomes nobody's
-//! child and outlives whoever needed it first, and so that one program alone knows how several
-//! starts at once end with one broker. This module only runs that program and passes on what it
-//! says.
+//! Runs `<executable> daemon start` and returns its result. That is a separate process, so that the
+//! broker is no child of this one and outlives it. Knows the output of that program. Does not know
+//! how several starts at once end with one broker: only that program does.
 
 use std::fs::File;
 use std::io;
@@ -18,24 +17,24 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{ConnectError, Endpoint};
 
-/// What the broker's processes keep of the environment; everything else would live on in a process
-/// that serves all.
+/// The environment variables that the broker's processes inherit. No other may, because the broker
+/// serves all sessions.
 pub const ENVIRONMENT_KEPT: [&str; 3] = ["HOME", "PEERD_LOG", "PATH"];
 
-/// `daemon start` ends by itself within ten seconds; this is for the case that it cannot.
+/// Milliseconds after which the start is given up. `daemon start` itself ends within ten seconds.
 const START_TIMEOUT_MS: u64 = 20_000;
 
-/// How long threads for what blocks are kept: for ever. tokio panics where it has to make another
-/// and cannot.
+/// How long tokio keeps its threads for blocking calls: practically forever, because it panics if
+/// it cannot start a new one.
 const THREADS_KEPT: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// Descriptors that a runtime, one connection and one child take.
+/// File descriptors that a runtime, a connection and a child process need.
 const DESCRIPTORS: usize = 16;
 
 /// Runs `<executable> daemon start` and waits until it has ended.
 ///
 /// # Errors
-/// [`ConnectError::StartFailed`] with what it printed.
+/// [`ConnectError::StartFailed`] with the failure that it printed.
 pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
     let program = endpoint.program()?;
     let executable = program.display();
@@ -53,14 +52,16 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let ended =
         tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), command.output()).await;
-    let needs = || "`peerctl doctor` says what a start needs".to_owned();
+    let needs = || "`peerctl doctor` checks what a start needs".to_owned();
     Err(match ended {
         Ok(Ok(output)) if output.status.success() => return Ok(()),
         Ok(Ok(output)) => match said(&output.stdout, &output.stderr) {
             Some(Said { message, hint }) => ConnectError::StartFailed { message, hint },
             None => {
-                let message =
-                    format!("`{executable} daemon start` ended with {} and no word", output.status);
+                let message = format!(
+                    "`{executable} daemon start` ended with {} and without any output",
+                    output.status
+                );
                 ConnectError::StartFailed { message, hint: needs() }
             }
         },
@@ -76,17 +77,17 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
     })
 }
 
-/// What a command said of its failure.
+/// The failure that a command reported.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Said {
-    /// What was tried, on what and why it failed.
+    /// The attempt, its object and the obstacle.
     pub message: String,
-    /// The next step; empty where there is none.
+    /// The next step; empty if none is known.
     pub hint: String,
 }
 
-/// The failure that a `peerctl` ended with that was run with `--json`: the object that it wrote
-/// last, or else its standard error whole. None where it wrote nothing.
+/// The failure of a `peerctl` that was run with `--json`: from the last object that it wrote, else
+/// its whole standard error. `None`: it wrote nothing.
 #[must_use]
 pub fn said(stdout: &[u8], stderr: &[u8]) -> Option<Said> {
     let written = String::from_utf8_lossy(stdout);
@@ -99,17 +100,17 @@ pub fn said(stdout: &[u8], stderr: &[u8]) -> Option<Said> {
     (!text.is_empty()).then(|| Said { message: text.to_owned(), hint: String::new() })
 }
 
-/// The object that `peerctl --json` writes where it fails.
+/// The object that `peerctl --json` prints after a failure.
 #[derive(Deserialize)]
 struct Told {
     error: Said,
 }
 
-/// A runtime on this thread.
+/// Makes a runtime on this thread.
 ///
 /// # Errors
-/// Where the system has too little for it. tokio itself panics over too few descriptors, so they
-/// are tried first.
+/// The system has too few resources. tokio panics if it lacks file descriptors, so this function
+/// tries them first.
 pub fn runtime() -> io::Result<Runtime> {
     let tried: Vec<File> =
         (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect::<Result<_, _>>()?;
@@ -117,13 +118,13 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_keep_alive(THREADS_KEPT).build()
 }
 
-/// Why a program could not be run, and what helps: a new installation only where the file itself is
-/// at fault.
+/// Why a program could not be run, with the next step. A new installation helps only if the file
+/// itself is at fault.
 #[must_use]
 pub fn not_run(program: &Path, error: &io::Error) -> Said {
     let hint = match error.raw_os_error() {
         Some(libc::ENOENT | libc::EACCES | libc::ENOEXEC | libc::EISDIR) => "reinstall peerctl",
-        _ => what_helps(error).unwrap_or("try again; `peerctl doctor` says what a start needs"),
+        _ => what_helps(error).unwrap_or("try again; `peerctl doctor` checks what a start needs"),
     };
     Said {
         message: format!("`{} daemon start` cannot be run: {error}", program.display()),
@@ -131,25 +132,25 @@ pub fn not_run(program: &Path, error: &io::Error) -> Said {
     }
 }
 
-/// What helps where the system has too little of something.
+/// The next step if the system lacks a resource; `None` for other errors.
 #[must_use]
 pub fn what_helps(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => Some(
-            "this user has as many processes as it may have: end some and try again (`ulimit -u`)",
+            "this user has reached the limit of processes: end some and try again (`ulimit -u`)",
         ),
         Some(libc::EMFILE | libc::ENFILE) => {
             Some("too many files are open: close some and try again (`ulimit -n`)")
         }
         Some(libc::ENOMEM) => {
-            Some("the machine has no memory left: end some programs and try again")
+            Some("the machine has no free memory: end some programs and try again")
         }
         Some(libc::EFBIG) => {
-            Some("a limit on the size of files is in the way: raise it and try again (`ulimit -f`)")
+            Some("the limit on the size of files is too low: raise it and try again (`ulimit -f`)")
         }
-        Some(libc::ENOSPC) => Some("the disk is full: make some room and try again"),
+        Some(libc::ENOSPC) => Some("the disk is full: free some space and try again"),
         Some(libc::EDQUOT) => {
-            Some("this user's share of the disk is used up: make some room and try again")
+            Some("this user's disk quota is used up: free some space and try again")
         }
         Some(libc::EROFS) => Some(
             "that file system is read-only: mount it writable, or set PEERD_DIR to another directory",

@@ -1,4 +1,6 @@
-//! Whose a path is, for errors that shall say so: who is locked out, and by whom.
+//! Finds the owner of a path, for errors that name it.
+//!
+//! Knows owners, modes and links. Does not know what a path is for.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -6,10 +8,10 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Uid, User, geteuid};
 
-/// Links that are followed to find what keeps us out.
+/// Most links that are followed to find the obstacle.
 const LINKS_MAX: usize = 16;
 
-/// A user by number, and by name where the system knows one.
+/// A user by id, with the name if the system knows it.
 #[must_use]
 pub fn user(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
@@ -18,8 +20,8 @@ pub fn user(uid: u32) -> String {
     }
 }
 
-/// The home directory: `HOME`, else what the system knows. An empty `HOME` names none: whoever
-/// emptied it did not mean the usual place.
+/// The home directory: `HOME`, else the system's entry. An empty `HOME` means none, because it was
+/// emptied on purpose.
 #[must_use]
 pub fn home_dir() -> Option<PathBuf> {
     match std::env::var_os("HOME") {
@@ -28,8 +30,8 @@ pub fn home_dir() -> Option<PathBuf> {
     }
 }
 
-/// The home directory with its owner, where it is another user's: under `sudo` that keeps `HOME`,
-/// for example. One that is root's is nobody's: some containers have such homes.
+/// The home directory with its owner, if it belongs to another user, for example under a `sudo`
+/// that keeps `HOME`. A home directory of root does not count, because some containers have one.
 #[must_use]
 pub fn foreign_home() -> Option<(PathBuf, u32)> {
     let home = home_dir()?;
@@ -37,7 +39,7 @@ pub fn foreign_home() -> Option<(PathBuf, u32)> {
     (owner != geteuid().as_raw() && owner != 0).then_some((home, owner))
 }
 
-/// What keeps this user from a path.
+/// The path that keeps this user out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Barrier {
     /// The directory that may not be entered, or the file that may not be used.
@@ -46,8 +48,8 @@ pub(crate) struct Barrier {
     pub(crate) mode: u32,
 }
 
-/// The first part of `path` whose owner and mode keep this user out. None where they would let it
-/// pass: then something else forbids it, such as a sandbox.
+/// The first part of `path` whose owner and mode keep this user out. `None`: they permit the
+/// access, so something else forbids it, such as a sandbox.
 pub(crate) fn barrier(path: &Path) -> Option<Barrier> {
     barrier_behind(path, LINKS_MAX)
 }
@@ -61,7 +63,7 @@ fn barrier_behind(path: &Path, links: usize) -> Option<Barrier> {
         let found = match so_far.symlink_metadata() {
             Ok(found) => found,
             Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => {
-                // Its own modes let this user in: something else forbids it.
+                // If the directory's own mode lets this user in, something else forbids the access.
                 return above.filter(|above| above.owner != ours || above.mode & 0o100 == 0);
             }
             Err(_) => return None,
@@ -75,6 +77,6 @@ fn barrier_behind(path: &Path, links: usize) -> Option<Barrier> {
         above =
             Some(Barrier { path: so_far.clone(), owner: found.uid(), mode: found.mode() & 0o7777 });
     }
-    // All can be looked at; a socket also wants to be written.
+    // Every part can be read; a socket must also be writable.
     above.filter(|last| last.owner != ours || last.mode & 0o200 == 0)
 }

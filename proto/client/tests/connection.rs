@@ -1,4 +1,4 @@
-//! The client against a broker's end of the socket that the test plays byte by byte.
+//! Tests the client against a broker's end of the socket that the test plays byte by byte.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -19,9 +19,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-/// A state directory, and the endpoint in it. Its executable must not be run, and cannot be: it is
-/// a file without the right to be one. A path that leads nowhere would do for less: a start then
-/// looks for another peerctl, and may find the user's.
+/// A state directory with its endpoint. The executable must not be run: it is a file without the
+/// permission to execute. A missing file would not do, because a start then looks for another
+/// peerctl, and may find the user's.
 struct Place {
     endpoint: Endpoint,
     dir: TempDir,
@@ -88,7 +88,7 @@ impl BrokerEnd {
         Self { frames: Framed::new(stream, framing) }
     }
 
-    /// The next request; none once the client has gone.
+    /// The next request; `None` once the client has closed the connection.
     async fn next(&mut self) -> Option<ClientFrame> {
         let payload = self.frames.next().await?.unwrap();
         Some(codec::decode(&payload).unwrap())

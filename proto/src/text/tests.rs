@@ -1,4 +1,4 @@
-//! What is left out of a text, and what stays to the character.
+//! Tests what is left out of a text, and what stays unchanged to the character.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ fn lines(text: &str) -> Vec<String> {
     Body::new(text).lines().map(str::to_owned).collect()
 }
 
-/// What both functions make of a text that is one line.
+/// The result of both functions for a text of one line.
 fn shown(text: &str) -> String {
     let body = Body::new(text).text;
     assert_eq!(single_line(text), body, "{text:?}");
@@ -147,7 +147,7 @@ fn a_text_hidden_behind_a_picture_goes() {
         // Spread over a long Latin text, one behind each letter.
         let spread: String = hidden.chars().flat_map(|unseen| ['e', unseen]).collect();
         assert_eq!(shown(&spread), "e".repeat(hidden.chars().count()));
-        // Spread over ideographs: only what chooses a form of one.
+        // Spread over ideographs: only characters that choose a form of one stay.
         let spread: String = hidden.chars().flat_map(|unseen| ['漢', unseen]).collect();
         assert!(
             shown(&spread).chars().all(|it| it == '漢'
@@ -156,7 +156,7 @@ fn a_text_hidden_behind_a_picture_goes() {
     }
     let texas = "🏴\u{e0075}\u{e0073}\u{e0074}\u{e0078}\u{e007f}";
     assert_eq!(shown(texas), "🏴");
-    assert_eq!(Body::new(texas).omission().unwrap(), "5 characters left out that cannot be seen");
+    assert_eq!(Body::new(texas).omission().unwrap(), "5 invisible characters left out");
     assert_eq!(shown("pa\u{200d}y\u{200b}pal"), "paypal");
 }
 
@@ -199,7 +199,7 @@ fn tabs_become_spaces() {
     assert_eq!(single_line("\tx\ty\t"), "x y");
 }
 
-/// Unseen characters of each kind, and visible ones of each kind that may take one.
+/// Invisible characters of each kind, and visible ones of each kind that may need one.
 fn odd_text() -> impl Strategy<Value = String> {
     let unseen = proptest::sample::select(
         "\u{200b}\u{200c}\u{200d}\u{180e}\u{180b}\u{180c}\u{34f}\u{fe00}\u{fe01}\u{fe0e}\u{fe0f}\u{e0100}\u{e0110}\u{e0180}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e007f}\u{3164}\u{feff}\u{202e}\u{1b}"

@@ -1,17 +1,16 @@
-//! Characters that draw nothing: which they are, and where one of them does work for its
-//! neighbours.
+//! Invisible characters: which they are, and where one of them has a function for its neighbours.
 //!
-//! A joiner or a selector is part of the spelling of Persian, Hindi or a Japanese name, and makes
-//! one picture of several; a run of them behind a Latin letter is a text that only a model reads.
-//! Between two visible characters this module keeps at most one flag's tags or one variation
-//! selector, then at most one joiner, each only where its neighbours take it. Knows Unicode's
-//! properties from the tables of two crates; of single characters only those that no property
-//! tells.
+//! A joiner or a selector is part of the spelling of Persian, Hindi or a Japanese name, and joins
+//! several signs to one picture. A run of them after a Latin letter is a text that only a model
+//! reads. Knows Unicode's properties, from the tables of two crates. Single characters are listed
+//! here only if no property covers them. Invariant: between two visible characters at most one
+//! flag's tags or one variation selector stay, then at most one joiner. Each stays only if its
+//! neighbours use it.
 
 use unicode_properties::{GeneralCategory, UnicodeEmoji, UnicodeGeneralCategory};
 use unicode_script::{Script, UnicodeScript};
 
-/// Stands before the tags of a flag.
+/// The character before the tags of a flag.
 const BLACK_FLAG: char = '\u{1f3f4}';
 
 /// The tags of the flags that are in use, each with its end: England, Scotland, Wales.
@@ -27,8 +26,8 @@ const ZERO_WIDTH_JOINER: char = '\u{200d}';
 const GRAPHEME_JOINER: char = '\u{34f}';
 const MONGOLIAN_VOWEL_SEPARATOR: char = '\u{180e}';
 
-/// Whether a character is none that a reader sees: a control, a mark that reorders text, or one
-/// that draws nothing.
+/// Whether a character is invisible: a control, a mark that reorders text, or one that draws
+/// nothing.
 pub(super) fn is_unseen(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
@@ -51,7 +50,7 @@ pub(super) fn is_unseen(character: char) -> bool {
     }
 }
 
-/// Whether a character is drawn onto the one before it and takes no place of its own.
+/// Whether a character is drawn onto the one before it and takes no column.
 pub(super) fn is_mark(character: char) -> bool {
     !character.is_ascii()
         && matches!(
@@ -71,21 +70,21 @@ pub(super) fn is_selector(character: char) -> bool {
     matches!(character, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' | '\u{180b}'..='\u{180d}' | '\u{180f}')
 }
 
-/// What is kept of a run of unseen characters.
+/// The part of a run of invisible characters that stays.
 pub(super) struct Working<'a> {
     first: &'a [char],
     joiner: Option<char>,
 }
 
 impl Working<'_> {
-    /// Its characters, in order.
+    /// The characters of that part, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = char> {
         self.first.iter().copied().chain(self.joiner)
     }
 }
 
-/// What of a run of unseen characters does work. It stands behind the visible character `last`
-/// (`base` is the last one with a script of its own) and before `next`.
+/// Selects the characters of a run that have a function. The run is between the visible character
+/// `last` and `next`. `base` is the last character with its own script.
 pub(super) fn working(
     run: &[char],
     last: Option<char>,
@@ -151,11 +150,11 @@ fn takes(base: char, selector: char) -> bool {
     }
 }
 
-/// Whether `joiner` does work between two visible characters.
+/// Whether `joiner` has a function between two visible characters.
 fn joins(joiner: char, last: Option<char>, base: Option<char>, next: Option<char>) -> bool {
     let both = |holds: fn(char) -> bool| base.is_some_and(holds) && next.is_some_and(holds);
     match joiner {
-        // One neighbour is enough: both are written at the end of a word too.
+        // One neighbour is enough: both joiners also stand at the end of a word.
         ZERO_WIDTH_NON_JOINER
             if [base, next].into_iter().flatten().any(is_spelled_with_joiners) =>
         {
@@ -165,7 +164,7 @@ fn joins(joiner: char, last: Option<char>, base: Option<char>, next: Option<char
             true
         }
         ZERO_WIDTH_JOINER => last.is_some_and(is_picture) && next.is_some_and(is_picture),
-        // Where a line may break between words that no space parts.
+        // A place where a line may break between words without a space.
         ZERO_WIDTH_SPACE => both(is_written_without_spaces),
         MONGOLIAN_VOWEL_SEPARATOR => both(|character| character.script() == Script::Mongolian),
         // Keeps two points of Hebrew in their order.
@@ -174,13 +173,13 @@ fn joins(joiner: char, last: Option<char>, base: Option<char>, next: Option<char
     }
 }
 
-/// Whether several of them make one picture.
+/// Whether a character can be joined with others to one picture.
 fn is_picture(character: char) -> bool {
     !character.is_ascii() && character.is_emoji_char()
 }
 
-/// Whether a joiner or a non-joiner changes how the script's letters are drawn: those whose letters
-/// join (Arabic and its kin), and those of India's kin, whose consonants form conjuncts.
+/// Whether a joiner or a non-joiner changes how the letters of the script are drawn. That holds for
+/// scripts with joined letters, as Arabic, and for those of India, whose consonants form conjuncts.
 fn is_spelled_with_joiners(character: char) -> bool {
     use Script::*;
     matches!(
@@ -249,7 +248,7 @@ fn is_spelled_with_joiners(character: char) -> bool {
     )
 }
 
-/// Whether the script puts no space between words.
+/// Whether the script has no space between words.
 fn is_written_without_spaces(character: char) -> bool {
     use Script::*;
     matches!(
