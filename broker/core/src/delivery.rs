@@ -248,6 +248,12 @@ impl DeliveryRecord {
         self.trace.push(entry);
     }
 
+    /// Records an offer by a session that does not hold it, so that it is shown as a repeat.
+    pub(crate) fn note_offer(&mut self, carrier: Carrier, at: Timestamp) {
+        let event = TraceEvent::Offered;
+        self.trace(TraceEntry { event, at, carrier: Some(carrier), cause: None });
+    }
+
     /// Copies the offer of a dropped delivery to this one, so that it is shown as a repeat.
     pub(crate) fn copy_offer(&mut self, other: &Self) {
         let offered = |record: &Self| {

@@ -255,6 +255,7 @@ impl Adapter {
             Push::Withdrawn { message, stage } => {
                 match stage {
                     Stage::Presented => self.settled(&[message]),
+                    Stage::Stored => self.inbox.hand_over(message),
                     _ => self.inbox.remove(&[message]),
                 }
                 self.search_carriers();

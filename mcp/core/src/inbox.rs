@@ -114,6 +114,11 @@ impl Inbox {
     pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
         if let Some(entry) = self.entries.get_mut(&message.id) {
+            // Another adapter of the client offered it meanwhile.
+            if shown_before && !entry.shown_before {
+                entry.shown_before = true;
+                entry.with_client = self.repeats_here && entry.standing() == Standing::Fresh;
+            }
             entry.held = true;
             return entry.known(hooks_come);
         }
@@ -178,6 +183,20 @@ impl Inbox {
         }
     }
 
+    /// Handles the end of this session's lease: another adapter of the client has the message now,
+    /// or another session. If it comes back, it is a repeat if this session gave it to a carrier.
+    /// The order of the events meanwhile is unknown, so no later event proves it.
+    pub(crate) fn hand_over(&mut self, message: MessageId) {
+        let Some(entry) = self.entries.get_mut(&message) else { return };
+        entry.held = false;
+        if entry.proof.is_none() {
+            entry.leave_conversation();
+        }
+        if entry.proof.is_none() && !entry.shown_before {
+            self.entries.remove(&message);
+        }
+    }
+
     // ---- evidence
 
     /// Makes the client's record the only evidence for tool results. Such a client runs the calls
@@ -195,15 +214,18 @@ impl Inbox {
     }
 
     /// Returns the messages that this call proves: their whole bodies were shown to the calling
-    /// conversation in earlier results.
+    /// conversation in earlier results, and it was not compacted since.
     pub(crate) fn proved_by(&mut self, caller: &CallOrigin) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone)
         else {
             return Vec::new();
         };
+        // A compaction may have dropped a result before the model was asked with it.
+        let starts = self.moment.starts;
         self.prove(|entry| {
             let followed = |part: &&Part| {
                 part.conversation.as_deref() == Some(conversation)
+                    && part.moment.starts == starts
                     && part.counts()
                     && part.left_before(caller)
             };

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, THREAD_BYTES_MAX};
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage};
-use peer_proto::request::{Filter, Push, Received, Reply, RequestId};
+use peer_proto::request::{DeliveryEvent, Filter, Push, Received, Reply, RequestId};
 
 use crate::broker::Broker;
 use crate::check::{check_count, check_length};
@@ -240,6 +240,7 @@ impl Broker {
             // A delivery that was settled meanwhile, or went to another session, is not this
             // session's to offer.
             if !self.holds(caller.connection, peer, *message) {
+                self.note_late_offer(turn, peer, *message, carrier);
                 continue;
             }
             offered_any = true;
@@ -257,6 +258,41 @@ impl Broker {
         turn.reply(caller, Reply::Done);
         self.fill_window(turn, peer);
         Ok(())
+    }
+
+    /// Records the offer of a session that no longer holds the message: another adapter of its
+    /// client took the message over while the offer was on its way. That adapter is told that the
+    /// message is a repeat.
+    fn note_late_offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        carrier: Carrier,
+    ) {
+        let is_unseen = |entry: &MailboxEntry| {
+            entry.record.stage == Stage::Stored && !entry.record.was_offered()
+        };
+        if !self.mailboxes.get(peer, message).is_some_and(is_unseen) {
+            return;
+        }
+        let (at, now_ms) = (turn.now.wall, turn.now.mono_ms);
+        let overdue_at_ms = now_ms.saturating_add(self.config.limits.visibility_timeout_ms.into());
+        let noted = self.mailboxes.update(peer, message, |entry| {
+            entry.record.note_offer(carrier, at);
+            let holder = entry.lease.as_mut().map(|lease| {
+                lease.overdue_at_ms = Some(overdue_at_ms);
+                lease.holder
+            });
+            (entry.record.clone(), holder)
+        });
+        let Some((record, holder)) = noted else { return };
+        self.put_delivery(turn, &record, Some(record.stage));
+        self.emit_delivery(turn, DeliveryEvent::Offered { carrier }, &record);
+        if let Some(connection) = holder {
+            let attempts = record.attempts;
+            turn.effect(Effect::Deliver { connection, message, attempts, shown_before: true });
+        }
     }
 
     /// Records that the client showed an event after these messages were offered.

@@ -145,7 +145,8 @@ impl Model {
             }
             (Request::Send(send), Reply::Sent(sent)) => self.sent(line, send, sent),
             (Request::Offered { messages, carrier, last }, Reply::Done) => {
-                let overdue_at_ms = (!last).then_some(self.world.now.mono_ms + 30_000);
+                let due_at_ms = self.world.now.mono_ms + 30_000;
+                let overdue_at_ms = (!last).then_some(due_at_ms);
                 for letter in self.own(line.peer, messages) {
                     if letter.waits() && letter.holder == Some(connection) {
                         (letter.offered, letter.shown, letter.offered_by_holder) =
@@ -153,6 +154,11 @@ impl Model {
                         letter.overdue_at_ms = overdue_at_ms;
                         letter.called_for = *carrier == Carrier::ToolResult;
                         letter.tried |= letter.called_for;
+                    } else if letter.stage == Stage::Stored && !letter.shown {
+                        // It went to another adapter of the client while the offer was on its way.
+                        letter.shown = true;
+                        letter.told_as_repeat = letter.holder.is_some();
+                        letter.overdue_at_ms = letter.holder.and(Some(due_at_ms));
                     }
                 }
             }

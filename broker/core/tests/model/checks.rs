@@ -120,6 +120,7 @@ impl Model {
                         called_for: false,
                         tried: false,
                         shown: false,
+                        told_as_repeat: false,
                         holder: None,
                         offered_by_holder: false,
                         overdue_at_ms: None,
@@ -201,6 +202,11 @@ impl Model {
             letter.stage == Stage::Stored,
             "G4: {message} is settled or held and was pushed: {letter:?}"
         );
+        if letter.holder == Some(connection) {
+            let is_due = std::mem::take(&mut letter.told_as_repeat);
+            assert!(is_due && shown_before, "{message} is pushed once more, and is no news");
+            return;
+        }
         assert_eq!(letter.holder, None, "{message} is pushed while it is held");
         assert_eq!(attempts, letter.attempts, "{message} says how many sessions ended with it");
         assert_eq!(shown_before, letter.shown, "G4: {message} says whether it may have been seen");

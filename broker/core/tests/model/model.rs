@@ -50,6 +50,8 @@ pub(crate) struct Letter {
     pub(crate) tried: bool,
     /// Given to a carrier at any time.
     pub(crate) shown: bool,
+    /// Its holder is told that another adapter of the client gave it to a carrier.
+    pub(crate) told_as_repeat: bool,
     pub(crate) holder: Option<ConnectionId>,
     /// The present holder gave it to a carrier.
     pub(crate) offered_by_holder: bool,

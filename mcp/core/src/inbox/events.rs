@@ -122,6 +122,14 @@ impl Inbox {
         }
     }
 
+    /// Handles the report that the model is idle. If no hook reported the end of the turn, the turn
+    /// was broken off. A later turn without a name and a prompt would look like this one.
+    pub(crate) fn rests(&mut self) {
+        if self.runs.take_if(|runs| *runs).is_some() {
+            self.lose_order();
+        }
+    }
+
     /// Removes the offers that the client undid before the model answered. Returns whether any
     /// message goes to its carriers once more.
     pub(crate) fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {

@@ -261,7 +261,13 @@ impl World {
                 carrier: carrier_of(carrier),
             }),
             ["broker", "withdraws", message, stage] => {
-                let stage = if *stage == "presented" { Stage::Presented } else { Stage::Held };
+                let stage = match *stage {
+                    "presented" => Stage::Presented,
+                    "held" => Stage::Held,
+                    "cancelled" => Stage::Cancelled,
+                    "stored" => Stage::Stored,
+                    other => panic!("no stage {other}"),
+                };
                 Event::Pushed(Push::Withdrawn { message: id_of(message), stage })
             }
             ["broker", "renames", name] => {
