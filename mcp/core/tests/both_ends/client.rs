@@ -1,17 +1,16 @@
-//! A client program as the adapter meets it: its model, its hooks, its record, and what it does
+//! A client program as its adapters meet it: its model, its hooks, its record, and what it does
 //! with what it is given.
 //!
-//! It knows what its model was really asked with. The adapter is told only what a real client would
+//! It knows what its model was really asked with. An adapter is told only what a real client would
 //! let it see. A text counts as seen when the model has answered a request that had it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use peer_mcp_core::ClientKind;
 use peer_mcp_core::call::CallId;
-use peer_mcp_core::inbox::Seen;
 use peer_mcp_core::render::QUOTE;
 use peer_proto::hook::HookEvent;
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Carrier;
 
 /// A text that stands in front of the model, and how it came there.
@@ -19,6 +18,19 @@ use peer_proto::message::Carrier;
 pub struct Piece {
     pub text: String,
     pub by: Carrier,
+    /// The adapter process that gave it.
+    pub from: u64,
+    /// A compaction kept it: the record does not say any more how it came.
+    pub is_kept: bool,
+}
+
+/// A line of the client's record.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// The model has answered a request that had this.
+    Answered(Piece),
+    /// The client took these back before the model answered.
+    TakenBack(Vec<(MessageId, Option<Carrier>)>),
 }
 
 /// What the client does just now.
@@ -26,15 +38,15 @@ pub struct Piece {
 pub enum Doing {
     /// It waits for its user.
     Resting,
-    /// It waits for a hook.
-    Hooking { program: String, event: HookEvent },
+    /// It waits for a hook. `goes_on`: a turn goes on when the hook has ended.
+    Hooking { program: String, event: HookEvent, goes_on: bool },
     /// The next request to the model can be made.
     Ready,
     /// The model was asked.
     Asked,
     /// The model has answered, and says what comes next.
     Answered,
-    /// Tools of the adapter run.
+    /// Tools of an adapter run.
     Calling,
 }
 
@@ -42,6 +54,8 @@ pub enum Doing {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub id: CallId,
+    /// The adapter that it was made to.
+    pub at: usize,
     /// The result, once the adapter has queued it, and where it ends among all bytes to the client.
     pub result: Option<(String, u64)>,
     /// The client still wants the result.
@@ -50,8 +64,12 @@ pub struct Call {
     pub is_subagents: bool,
 }
 
+#[derive(Clone)]
 pub struct Client {
+    pub name: String,
     pub kind: ClientKind,
+    /// Its process. Several threads of Codex have one. 0: it was never started.
+    pub pid: u32,
     /// It runs hooks.
     pub hooks: bool,
     /// It writes a record of the conversation that can be read.
@@ -81,11 +99,9 @@ pub struct Client {
     /// Which characters of each message the model has answered to, by conversation.
     pub seen: BTreeMap<u32, BTreeMap<MessageId, Vec<bool>>>,
     /// What the client has not written down yet.
-    pub unwritten: Vec<Piece>,
-    /// What stands in the record and was not read yet.
-    pub unread: Vec<Piece>,
-    /// What the record says was taken back, and was not read yet.
-    pub withdrawn: Vec<(MessageId, Option<Carrier>)>,
+    pub unwritten: Vec<Line>,
+    /// What stands in the record of this conversation.
+    pub record: Vec<Line>,
     pub calls: Vec<Call>,
     /// A result of the model's message has left.
     pub has_result: bool,
@@ -93,12 +109,27 @@ pub struct Client {
     pub advice: BTreeMap<MessageId, usize>,
     /// Messages that results have named as not confirmed.
     pub reminded: BTreeSet<MessageId>,
+    /// Messages that results have named as not confirmed, though the model has read all of them.
+    pub to_acknowledge: BTreeSet<MessageId>,
+    /// Messages whose texts were forgotten since the last prompt that a hook told of.
+    pub forgotten: BTreeSet<MessageId>,
+    /// Messages whose texts were forgotten while nothing told any adapter: this client keeps no
+    /// record, and lost a hook or a hook's output.
+    pub untold: BTreeSet<MessageId>,
+    /// Messages whose texts the latest compaction dropped.
+    pub dropped_now: BTreeSet<MessageId>,
+    /// The peers that the broker has taken it for.
+    pub peers: BTreeSet<PeerId>,
+    /// The name of the client that it was forked from.
+    pub fork_of: Option<String>,
 }
 
 impl Client {
     pub fn new(kind: ClientKind, conversation: u32) -> Self {
         Self {
+            name: String::new(),
             kind,
+            pid: 0,
             hooks: false,
             records: false,
             names_turns: true,
@@ -115,20 +146,26 @@ impl Client {
             asked: Vec::new(),
             seen: BTreeMap::new(),
             unwritten: Vec::new(),
-            unread: Vec::new(),
-            withdrawn: Vec::new(),
+            record: Vec::new(),
             calls: Vec::new(),
             has_result: false,
             advice: BTreeMap::new(),
             reminded: BTreeSet::new(),
+            to_acknowledge: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            dropped_now: BTreeSet::new(),
+            peers: BTreeSet::new(),
+            fork_of: None,
         }
     }
 
     /// What it is, in words.
-    pub fn what(&self, name: &str) -> String {
-        let Self { kind, hooks, records, names_turns, doing, .. } = self;
+    pub fn what(&self) -> String {
+        let Self { name, kind, hooks, records, names_turns, doing, conversation, .. } = self;
         format!(
-            "{name}: {kind:?}, hooks {hooks}, record {records}, names turns {names_turns}, {doing:?}"
+            "{name}: {kind:?}, hooks {hooks}, record {records}, names turns {names_turns}, \
+             conversation {conversation}, {doing:?}"
         )
     }
 
@@ -136,8 +173,8 @@ impl Client {
     pub fn works(&self) -> bool {
         match &self.doing {
             Doing::Resting => false,
-            Doing::Hooking { event, .. } => {
-                !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd)
+            Doing::Hooking { event, goes_on, .. } => {
+                *goes_on || !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd)
             }
             _ => true,
         }
@@ -163,7 +200,7 @@ impl Client {
     }
 
     /// The model has answered: it has seen what it was asked with.
-    pub fn answer(&mut self, bodies: &BTreeMap<MessageId, String>) {
+    pub fn answer(&mut self, bodies: &BTreeMap<MessageId, String>) -> Vec<Piece> {
         let seen = self.seen.entry(self.conversation).or_default();
         for asked in &self.asked {
             self.reminded.extend(reminders(&asked.text));
@@ -180,9 +217,10 @@ impl Client {
         }
         let asked = std::mem::take(&mut self.asked);
         if self.records {
-            self.unwritten.extend(asked);
+            self.unwritten.extend(asked.iter().cloned().map(Line::Answered));
         }
         self.doing = Doing::Answered;
+        asked
     }
 
     /// The person breaks the turn off before the model has answered. The client forgets what the
@@ -196,15 +234,26 @@ impl Client {
             |piece: &Piece| self.kind == ClientKind::Codex && piece.by == Carrier::ToolResult;
         (self.pending, lost) = lost.into_iter().partition(keeps);
         if self.records && says_so {
-            let ids = lost.iter().flat_map(|piece| {
-                pieces(&piece.text).into_iter().map(|(id, _)| (id, Some(piece.by)))
-            });
-            self.withdrawn.extend(ids);
+            self.unwritten.push(Line::TakenBack(named(&lost)));
         }
+        self.forgotten.extend(named(&lost).into_iter().map(|(message, _)| message));
         self.calls.clear();
         self.has_result = false;
         self.hooks_to_run.clear();
         self.doing = Doing::Resting;
+        lost
+    }
+
+    /// The conversation is replaced by a shorter one. Of what waits for the next request it keeps
+    /// what `keeps` says. `says_so`: its record tells, and no longer how the rest came.
+    pub fn compact(&mut self, mut keeps: impl FnMut() -> bool, says_so: bool) -> Vec<Piece> {
+        let before = std::mem::take(&mut self.pending);
+        if self.records && says_so {
+            self.unwritten.push(Line::TakenBack(named(&before)));
+        }
+        let (kept, lost): (Vec<Piece>, Vec<Piece>) = before.into_iter().partition(|_| keeps());
+        self.pending = kept;
+        self.pending.iter_mut().for_each(|piece| piece.is_kept |= says_so);
         lost
     }
 
@@ -214,35 +263,36 @@ impl Client {
         self.pending.clear();
         self.queued.clear();
         self.unwritten.clear();
-        self.unread.clear();
-        self.withdrawn.clear();
+        self.record.clear();
+    }
+
+    /// Another process goes on from this conversation under another name. It has what stands in the
+    /// record; `with_open`: also what tools and hooks said since the model's last answer.
+    pub fn fork(&self, conversation: u32, with_open: bool) -> Self {
+        let seen = self.seen.get(&self.conversation).cloned().unwrap_or_default();
+        let is_said = |piece: &&Piece| matches!(piece.by, Carrier::ToolResult | Carrier::Hook);
+        let pending =
+            if with_open { self.pending.iter().filter(is_said).cloned().collect() } else { vec![] };
+        Self {
+            hooks: self.hooks,
+            records: self.records,
+            names_turns: self.names_turns,
+            takes_pushes: self.takes_pushes,
+            shows_pushes: self.shows_pushes,
+            turn: self.turn,
+            pending,
+            seen: BTreeMap::from([(conversation, seen)]),
+            record: self.record.clone(),
+            fork_of: Some(self.name.clone()),
+            ..Self::new(self.kind, conversation)
+        }
     }
 
     /// The client writes down what it has asked its model with.
     pub fn write_record(&mut self) -> bool {
         let is_any = !self.unwritten.is_empty();
-        self.unread.append(&mut self.unwritten);
+        self.record.append(&mut self.unwritten);
         is_any
-    }
-
-    /// What stands in the record that was not read yet, as the adapter's reader would tell it.
-    pub fn read_record(&mut self) -> (Vec<Seen>, Vec<(MessageId, Option<Carrier>)>) {
-        let mut seen = Vec::new();
-        for piece in self.unread.drain(..) {
-            let in_result = piece.by == Carrier::ToolResult;
-            let by = (!in_result).then_some(piece.by);
-            seen.extend(pieces(&piece.text).into_iter().map(|(message, piece)| Seen {
-                message,
-                by,
-                in_result,
-                piece,
-            }));
-        }
-        (seen, std::mem::take(&mut self.withdrawn))
-    }
-
-    pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty() || !self.withdrawn.is_empty()
     }
 
     /// Whether one conversation's model has seen all of a message.
@@ -255,6 +305,23 @@ impl Client {
         let seen = self.seen.get(&self.conversation).and_then(|seen| seen.get(&message));
         seen.map_or(0, |seen| seen.iter().take_while(|is_seen| **is_seen).count())
     }
+}
+
+/// The messages in these texts, with the carrier of each.
+pub fn named(lost: &[Piece]) -> Vec<(MessageId, Option<Carrier>)> {
+    let ids = |piece: &Piece| {
+        let by = piece.by;
+        pieces(&piece.text).into_iter().map(move |(id, _)| (id, Some(by)))
+    };
+    lost.iter().flat_map(ids).collect()
+}
+
+/// Whether the text says of this message that it was shown before.
+pub fn is_marked(text: &str, message: MessageId) -> bool {
+    let header = format!("[{message} ");
+    let mut headers =
+        text.lines().filter(|line| line.starts_with(&header) && line.contains("] from "));
+    headers.all(|line| line.ends_with(" (shown before)"))
 }
 
 /// A body of which any piece but a very short one says where it stands.

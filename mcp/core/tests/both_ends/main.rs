@@ -1,10 +1,27 @@
-//! Both ends at once: the broker's rules and adapters' cores, with clients that lie, die, empty
-//! their conversation and come back, over links that lose what is under way.
+//! Both ends at once: the broker's rules and adapters' cores, over links that lose what is under
+//! way. Clients lie, die, come back, empty or compact their conversations, fork them, and have two
+//! adapters for a while.
 //!
-//! Held wherever something is shown or stored: no message is `presented` by evidence that no model
-//! has seen whole; nothing is shown unasked after its proof; the broker is told of an offer before
-//! bytes can leave. Held at the end, when clients behave for a while: every message was presented
-//! to its reader, whatever happened before.
+//! Held wherever something is shown or stored:
+//!
+//! - A message becomes `presented` by evidence only if the model of the client that the evidence
+//!   comes from has seen all of it, as the peer that it was sent to.
+//! - Nothing is shown unasked after its proof.
+//! - The broker is told of an offer before bytes can leave.
+//! - What the model has seen is shown again only with a mark, if the same adapter had given it, or
+//!   if the broker knew of the offer when it pushed the message.
+//!
+//! Held at the end, when clients behave for a while: every message was presented to its reader,
+//! whatever happened before.
+//!
+//! Two things no adapter can know, and the test counts them as outcomes. First, a client without a
+//! record may lose a hook, or drop a hook's output, and tell nobody. Then a later event may be taken
+//! for evidence of what the client forgot. The test allows that for these messages alone, and only
+//! for the evidence `next_call` and `next_turn`. Second, an offer may be lost with its adapter before
+//! the broker has read it. Then the next showing has no mark.
+//!
+//! One thing is left out: a second adapter that registers under an id of its client that the broker
+//! does not know yet (`docs/known-issues.md`).
 //!
 //! `PEERD_BOTH_ENDS=WORLDS` plays so many worlds, `PEERD_BOTH_ENDS_SEED=N` only that one, as a
 //! failure names it.
@@ -19,7 +36,10 @@
 mod client;
 mod ends;
 mod hooks;
+mod link;
+mod lives;
 mod moves;
+mod promises;
 mod random;
 mod settling;
 #[path = "../../../../broker/core/tests/world/mod.rs"]
@@ -36,7 +56,7 @@ use moves::MOVES;
 use random::Random;
 
 /// Worlds that the plain test run plays, and moves in each.
-const WORLDS: u64 = 750;
+const WORLDS: u64 = 940;
 const MOVES_EACH: u64 = 500;
 
 /// Most draws for the moves of one world: many do not apply where they are drawn.
@@ -79,16 +99,15 @@ fn play(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut random = Random::new(seed);
     let mut kinds = clients();
     let mut chosen = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..lives::CLIENTS {
         let at = random.below(kinds.len());
         chosen.push(kinds.swap_remove(at));
     }
     let mut ends = Ends::new(random);
     for client in chosen {
-        ends.add(client);
-    }
-    for at in 0..ends.sessions.len() {
-        ends.start(at);
+        let conversation = ends.new_conversation();
+        let client = ends.add(Client { conversation, ..client });
+        ends.start(client);
     }
     let (mut made, mut drawn) = (0, 0);
     while made < MOVES_EACH && drawn < DRAWS_MAX {

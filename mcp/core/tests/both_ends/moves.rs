@@ -10,7 +10,10 @@ use peer_proto::message::{Carrier, Intent};
 use peer_proto::request::{Request, Seat, SeatKind, Send};
 
 use crate::client::{Doing, Piece, body, pieces};
-use crate::ends::{Ends, Wait};
+use crate::ends::{Ends, of};
+use crate::hooks::{DROPPED, NOT_RUN, REFUSED};
+use crate::link::Wait;
+use crate::lives;
 
 type Move = fn(&mut Ends, usize) -> bool;
 
@@ -31,21 +34,33 @@ pub const MOVES: &[(&str, usize, Move)] = &[
     ("the model answers", 120, answer),
     ("the model calls a tool of peerd", 70, call_ours),
     ("the model calls another tool", 45, call_other),
-    ("the model reads on", 900, read_on),
+    ("the model reads on", 5000, read_on),
     ("the model acknowledges", 400, acknowledge),
     ("the turn ends", 50, end_turn),
     ("a result leaves", 120, result_leaves),
-    ("the client writes its record", 400, |ends, at| ends.sessions[at].client.write_record()),
+    ("the client writes its record", 400, |ends, at| ends.clients[of(at)].write_record()),
     ("the adapter reads the record", 700, read_record),
     ("the connection is cut", 3, cut),
     ("the adapter connects again", 60, connect),
     ("the client is killed", 3, die),
     ("the client is started", 60, start),
-    ("the broker is killed", 3, restart_broker),
-    ("the conversation is emptied", 80, clear),
+    ("the broker is killed", 2, restart_broker),
+    ("the conversation is emptied", 35, clear),
+    ("the conversation is compacted, and the record says so", 18, lives::compact_told),
+    ("the conversation is compacted, and no record says so", 14, lives::compact_untold),
+    ("a second adapter of the client starts", 8, lives::start_second),
+    ("one of two adapters of a client ends", 16, lives::end_one),
+    ("a call goes to the adapter that takes no mail", 700, lives::call_idle_one),
+    ("another process goes on from the conversation as a fork", 2, lives::fork_away),
+    ("the client goes on as a fork, and another process has the original", 40, lives::fork_here),
+    ("one message goes to a conversation and to its fork", 8, lives::send_to_both),
     ("lie: a push is dropped without a word", 0, |_, _| false),
     ("lie: a turn is broken off, and what it had is forgotten", 9, break_off),
-    ("lie: a prompt is refused by another hook, its output is dropped", 0, |_, _| false),
+    (REFUSED, 0, |_, _| false),
+    (NOT_RUN, 0, |_, _| false),
+    (DROPPED, 0, |_, _| false),
+    ("lie: a compaction runs no hook", 36, lives::compact_silently),
+    ("lie: a fork goes by the original's id at first", 3, lives::fork_under_old_id),
     ("lie: a hook is not waited for", 9, give_up_hook),
     ("lie: a call is cancelled, its result is dropped", 20, cancel_call),
     ("lie: a subagent calls", 25, subagent_calls),
@@ -62,7 +77,7 @@ pub const MOVES: &[(&str, usize, Move)] = &[
 pub fn step(ends: &mut Ends) -> bool {
     let at = ends.random.below(ends.sessions.len());
     let (what, _, make) = if ends.random.chance(7) { next_of(ends, at) } else { any(ends) };
-    ends.log.push(format!("{}: {what}", ends.sessions[at].name));
+    ends.log.push(format!("{}: {what}", ends.who(at)));
     let is_made = make(ends, at);
     if is_made {
         ends.count(what);
@@ -87,9 +102,9 @@ fn any(ends: &mut Ends) -> &'static (&'static str, usize, Move) {
 
 /// What a client that is left alone does next.
 fn next_of(ends: &mut Ends, at: usize) -> &'static (&'static str, usize, Move) {
-    let client = &ends.sessions[at].client;
+    let client = &ends.clients[of(at)];
     let what = match client.doing {
-        _ if !ends.sessions[at].is_alive => "the client is started",
+        _ if !ends.is_running(of(at)) => "the client is started",
         _ if ends.sessions[at].program.is_none() => "the adapter connects again",
         Doing::Resting => "the person gives the model something to do",
         Doing::Hooking { .. } if ends.sessions[at].up.is_empty() => {
@@ -149,7 +164,7 @@ fn push(ends: &mut Ends, at: usize, succeeds: bool) -> bool {
     let Some((carrier, _)) = &ends.sessions[at].push else { return false };
     let carrier = *carrier;
     let is_app_server = carrier == Carrier::AppServer;
-    let runs = is_app_server.then(|| ends.sessions[at].client.works());
+    let runs = is_app_server.then(|| ends.clients[of(at)].works());
     let go = ends.tell(at, Event::Leaving { carrier, runs }).go;
     let Some((_, post)) = ends.sessions[at].push.take() else { return false };
     if !go {
@@ -157,7 +172,7 @@ fn push(ends: &mut Ends, at: usize, succeeds: bool) -> bool {
         return true;
     }
     // What works most of the time drops something now and then.
-    let shows = ends.sessions[at].client.shows_pushes && ends.random.chance(75);
+    let shows = ends.clients[of(at)].shows_pushes && ends.random.chance(75);
     let arrives = shows || is_app_server;
     if succeeds && !arrives {
         ends.count("lie: a push is dropped without a word");
@@ -167,13 +182,14 @@ fn push(ends: &mut Ends, at: usize, succeeds: bool) -> bool {
     let result = if succeeds { PushResult::Left } else { PushResult::Failed };
     ends.tell(at, Event::PushedOut { carrier, result });
     if arrives {
-        let piece = Piece { text: post.text, by: carrier };
-        let client = &mut ends.sessions[at].client;
+        let from = ends.sessions[at].serial;
+        let piece = Piece { text: post.text, by: carrier, from, is_kept: false };
+        let client = &mut ends.clients[of(at)];
         if client.doing == Doing::Resting {
             client.begin_turn();
             client.pending.push(piece);
             client.doing = Doing::Ready;
-            ends.says(at, Activity::Working);
+            ends.says(of(at), Activity::Working);
         } else {
             client.queued.push(piece);
         }
@@ -189,7 +205,7 @@ fn push_fails_early(ends: &mut Ends, at: usize) -> bool {
 
 fn read_record(ends: &mut Ends, at: usize) -> bool {
     let session = &ends.sessions[at];
-    if !session.is_alive || !session.client.records || !session.client.has_unread() {
+    if !session.is_alive || !ends.has_unread(at) {
         return false;
     }
     ends.look_into_record(at);
@@ -229,27 +245,25 @@ fn connect(ends: &mut Ends, at: usize) -> bool {
 }
 
 fn die(ends: &mut Ends, at: usize) -> bool {
-    if !ends.sessions[at].is_alive {
-        return false;
+    let is_running = ends.is_running(of(at));
+    if is_running {
+        ends.die(of(at));
     }
-    let read = ends.random.below(ends.sessions[at].up.len() + 1);
-    ends.die(at, read);
-    true
+    is_running
 }
 
 /// The client is started again: with the conversation that it had, or with a new one.
 fn start(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].is_alive {
+    if ends.is_running(of(at)) {
         return false;
     }
     if ends.random.chance(50) {
-        ends.conversations += 1;
-        let conversation = ends.conversations;
-        ends.sessions[at].client.clear(conversation);
+        let conversation = ends.new_conversation();
+        ends.clients[of(at)].clear(conversation);
     }
-    ends.start(at);
-    if ends.sessions[at].client.hooks {
-        ends.run_hook(at, HookEvent::SessionStart, None, None);
+    ends.start(of(at));
+    if ends.clients[of(at)].hooks {
+        ends.run_hook(of(at), HookEvent::SessionStart);
     }
     true
 }
@@ -275,9 +289,9 @@ fn intent(ends: &mut Ends) -> Intent {
     if ends.random.chance(70) { Intent::Request } else { Intent::Inform }
 }
 
-fn to(name: String, text: String, intent: Intent, key: Option<String>) -> Request {
+fn to(names: Vec<String>, text: String, intent: Intent, key: Option<String>) -> Request {
     Request::Send(Send {
-        to: vec![name],
+        to: names,
         text,
         intent: Some(intent),
         reply_to: None,
@@ -290,14 +304,19 @@ fn to(name: String, text: String, intent: Intent, key: Option<String>) -> Reques
 
 /// The person sends, and the broker has it before anything else happens.
 fn send(ends: &mut Ends, at: usize) -> bool {
+    let name = ends.clients[of(at)].name.clone();
+    send_to(ends, vec![name])
+}
+
+/// The person sends to these.
+pub fn send_to(ends: &mut Ends, names: Vec<String>) -> bool {
     if ends.bodies.len() > 150 {
         return false;
     }
     let text = text(ends);
     let intent = intent(ends);
-    let name = ends.sessions[at].name.clone();
     let before = ends.world.disk.messages.keys().next_back().copied();
-    ends.world.ask("me", to(name, text.clone(), intent, None));
+    ends.world.ask("me", to(names, text.clone(), intent, None));
     let sent = ends.world.disk.messages.keys().next_back().copied();
     if let Some(message) = sent.filter(|_| sent != before) {
         ends.bodies.insert(message, text);
@@ -313,12 +332,11 @@ fn peer_sends(ends: &mut Ends, at: usize) -> bool {
     }
     let text = text(ends);
     let intent = intent(ends);
-    let reader = (at + 1) % ends.sessions.len();
-    let name = ends.sessions[reader].name.clone();
+    let reader = (of(at) + 1) % ends.clients.len();
+    let name = ends.clients[reader].name.clone();
     let before = ends.world.disk.messages.len();
-    ends.sessions[at]
-        .up
-        .push_back((to(name, text.clone(), intent, Some(format!("key-{before}"))), Wait::Nothing));
+    let sending = to(vec![name], text.clone(), intent, Some(format!("key-{before}")));
+    ends.sessions[at].up.push_back((sending, Wait::Nothing));
     while ends.sessions[at].program.is_some() && ends.deliver_up(at) {}
     let sent = ends.world.disk.messages.iter().next_back().map(|(id, _)| *id);
     if ends.world.disk.messages.len() > before
@@ -332,47 +350,43 @@ fn peer_sends(ends: &mut Ends, at: usize) -> bool {
 // ---- the client's turn
 
 fn prompt(ends: &mut Ends, at: usize) -> bool {
-    let session = &mut ends.sessions[at];
-    if !session.is_alive || session.client.doing != Doing::Resting {
+    let client = &mut ends.clients[of(at)];
+    if !ends.sessions[at].is_alive || client.doing != Doing::Resting {
         return false;
     }
-    session.client.begin_turn();
-    session.client.doing = Doing::Ready;
-    if session.client.kind == ClientKind::Codex || ends.random.chance(50) {
-        ends.says(at, Activity::Working);
+    client.begin_turn();
+    client.doing = Doing::Ready;
+    if client.kind == ClientKind::Codex || ends.random.chance(50) {
+        ends.says(of(at), Activity::Working);
     }
-    if ends.sessions[at].client.hooks {
-        ends.run_hook(at, HookEvent::UserPromptSubmit, None, None);
+    if ends.clients[of(at)].hooks {
+        ends.run_hook(of(at), HookEvent::UserPromptSubmit);
     }
     true
 }
 
 fn ask(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Ready
-        || !ends.sessions[at].client.hooks_to_run.is_empty()
-    {
+    if ends.clients[of(at)].doing != Doing::Ready || !ends.clients[of(at)].hooks_to_run.is_empty() {
         return false;
     }
     let queued_too = ends.random.chance(70);
-    ends.sessions[at].client.ask(queued_too);
+    ends.clients[of(at)].ask(queued_too);
     true
 }
 
 fn answer(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Asked {
+    if ends.clients[of(at)].doing != Doing::Asked {
         return false;
     }
-    let bodies = std::mem::take(&mut ends.bodies);
-    ends.sessions[at].client.answer(&bodies);
-    ends.bodies = bodies;
+    ends.answer(of(at));
     true
 }
 
 fn call_ours(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Answered {
+    if !ends.sessions[at].is_alive || ends.clients[of(at)].doing != Doing::Answered {
         return false;
     }
-    ends.sessions[at].client.doing = Doing::Calling;
+    ends.clients[of(at)].doing = Doing::Calling;
     ends.call(at, false, true);
     true
 }
@@ -380,12 +394,12 @@ fn call_ours(ends: &mut Ends, at: usize) -> bool {
 /// The model's message has another call. Once a result has left, nobody could tell it from a call
 /// that follows that.
 fn second_call(ends: &mut Ends, at: usize) -> bool {
-    let client = &ends.sessions[at].client;
+    let client = &ends.clients[of(at)];
     let is_open = client.calls.len() == 1
         && !client.has_result
         && client.calls[0].result.is_none()
         && !client.calls[0].is_subagents;
-    if client.doing != Doing::Calling || !is_open {
+    if !ends.sessions[at].is_alive || client.doing != Doing::Calling || !is_open {
         return false;
     }
     ends.call(at, false, true);
@@ -393,8 +407,11 @@ fn second_call(ends: &mut Ends, at: usize) -> bool {
 }
 
 fn subagent_calls(ends: &mut Ends, at: usize) -> bool {
-    let client = &ends.sessions[at].client;
-    if client.doing != Doing::Calling || client.calls.len() > 2 || client.kind == ClientKind::Other
+    let client = &ends.clients[of(at)];
+    if !ends.sessions[at].is_alive
+        || client.doing != Doing::Calling
+        || client.calls.len() > 2
+        || client.kind == ClientKind::Other
     {
         return false;
     }
@@ -408,7 +425,7 @@ fn subagent_calls(ends: &mut Ends, at: usize) -> bool {
 }
 
 fn call_other(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Answered {
+    if ends.clients[of(at)].doing != Doing::Answered {
         return false;
     }
     after_tools(ends, at, 1);
@@ -416,8 +433,8 @@ fn call_other(ends: &mut Ends, at: usize) -> bool {
 }
 
 /// All tools of the model's message have run.
-fn after_tools(ends: &mut Ends, at: usize, count: usize) {
-    let client = &mut ends.sessions[at].client;
+pub fn after_tools(ends: &mut Ends, at: usize, count: usize) {
+    let client = &mut ends.clients[of(at)];
     client.doing = Doing::Ready;
     client.has_result = false;
     if client.hooks {
@@ -426,46 +443,38 @@ fn after_tools(ends: &mut Ends, at: usize, count: usize) {
             client.hooks_to_run.push_back(HookEvent::PostToolBatch);
         }
     }
-    ends.next_of_client(at);
+    ends.next_of_client(of(at));
 }
 
 /// The client reads a result. With the last one the model's next request can be made.
 fn result_leaves(ends: &mut Ends, at: usize) -> bool {
-    let session = &mut ends.sessions[at];
-    let Some(place) = session.client.calls.iter().position(|call| call.result.is_some()) else {
+    let client = &mut ends.clients[of(at)];
+    let Some(place) = client.calls.iter().position(|call| call.result.is_some()) else {
         return false;
     };
-    let call = session.client.calls.remove(place);
-    let (text, end) = call.result.unwrap_or_default();
-    session.left_bytes = session.left_bytes.max(end);
-    session.client.has_result = true;
-    if call.is_wanted && !call.is_subagents && !text.is_empty() {
-        session.client.pending.push(Piece { text, by: Carrier::ToolResult });
-    }
-    if session.client.calls.is_empty() && session.client.doing == Doing::Calling {
+    ends.take_result(of(at), place);
+    if ends.clients[of(at)].calls.is_empty() && ends.clients[of(at)].doing == Doing::Calling {
         after_tools(ends, at, 1);
     }
     true
 }
 
 fn cancel_call(ends: &mut Ends, at: usize) -> bool {
-    let session = &mut ends.sessions[at];
-    let Some(call) = session.client.calls.iter_mut().find(|call| call.is_wanted) else {
-        return false;
-    };
+    let mut calls = ends.clients[of(at)].calls.iter_mut();
+    let Some(call) = calls.find(|call| call.is_wanted) else { return false };
     call.is_wanted = false;
-    let id = call.id;
+    let (at, id) = (call.at, call.id);
     ends.tell(at, Event::CallDropped(id));
     true
 }
 
 /// The model asks for the part of a message that it has not seen.
 fn read_on(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Answered {
+    if !ends.sessions[at].is_alive || ends.clients[of(at)].doing != Doing::Answered {
         return false;
     }
     let Some((message, offset)) = to_read_on(ends, at) else { return false };
-    ends.sessions[at].client.doing = Doing::Calling;
+    ends.clients[of(at)].doing = Doing::Calling;
     let call = ends.call(at, false, false);
     read_part(ends, at, call, message, offset);
     true
@@ -474,14 +483,18 @@ fn read_on(ends: &mut Ends, at: usize) -> bool {
 /// What the model is to read on: as a text said, or, of what it was only reminded of, from the
 /// first character that it has not seen.
 pub fn to_read_on(ends: &mut Ends, at: usize) -> Option<(MessageId, usize)> {
-    let client = &mut ends.sessions[at].client;
+    let client = &mut ends.clients[of(at)];
     if let Some(advice) = client.advice.pop_first() {
         return Some(advice);
     }
     // What is settled by now cannot be read on here: each is tried once.
     let message = client.reminded.pop_first()?;
     let seen = client.seen_up_to(message);
-    (seen < ends.bodies.get(&message)?.len()).then_some((message, seen))
+    if seen < ends.bodies.get(&message)?.len() {
+        return Some((message, seen));
+    }
+    client.to_acknowledge.insert(message);
+    None
 }
 
 pub fn read_part(ends: &mut Ends, at: usize, call: CallId, message: MessageId, offset: usize) {
@@ -491,125 +504,110 @@ pub fn read_part(ends: &mut Ends, at: usize, call: CallId, message: MessageId, o
 
 /// The model acknowledges what it has seen.
 fn acknowledge(ends: &mut Ends, at: usize) -> bool {
-    let session = &ends.sessions[at];
-    if session.program.is_none() || session.client.doing != Doing::Answered {
+    let (session, client) = (&ends.sessions[at], &ends.clients[of(at)]);
+    if session.program.is_none() || client.doing != Doing::Answered {
         return false;
     }
     let seen = ends.bodies.iter().find(|(message, body)| {
-        session.client.seen_up_to(**message) == body.len() && !session.proved.contains(message)
+        client.seen_up_to(**message) == body.len() && !session.proved.contains(message)
     });
     let Some((message, _)) = seen else { return false };
     let message = *message;
-    ends.sessions[at]
-        .up
-        .push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
+    ends.sessions[at].up.push_back((Request::Ack { messages: vec![message] }, Wait::Acked));
     true
 }
 
 fn end_turn(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Answered {
+    if ends.clients[of(at)].doing != Doing::Answered {
         return false;
     }
-    if ends.sessions[at].client.hooks {
-        ends.run_hook(at, HookEvent::Stop, None, None);
+    if ends.clients[of(at)].hooks {
+        ends.run_hook(of(at), HookEvent::Stop);
     } else {
-        ends.sessions[at].client.doing = Doing::Resting;
-        ends.rests(at);
+        ends.clients[of(at)].doing = Doing::Resting;
+        ends.rests(of(at));
     }
     true
 }
 
 fn clear(ends: &mut Ends, at: usize) -> bool {
-    let session = &ends.sessions[at];
+    let client = &ends.clients[of(at)];
     // One adapter serves one thread of Codex; other clients say nothing of it.
-    if !session.is_alive
-        || session.client.doing != Doing::Resting
-        || session.client.kind != ClientKind::Claude
+    if !ends.is_running(of(at))
+        || client.doing != Doing::Resting
+        || client.kind != ClientKind::Claude
     {
         return false;
     }
-    ends.conversations += 1;
-    let conversation = ends.conversations;
-    ends.look_into_record(at);
-    ends.sessions[at].client.clear(conversation);
-    // The client's list of sessions says so, and a hook where there are hooks; nobody knows which
-    // comes first.
-    let seat =
-        Seat { kind: SeatKind::Claude, key: format!("{}-{conversation}", ends.sessions[at].name) };
-    let hook_first = ends.random.chance(50);
-    if hook_first && ends.sessions[at].client.hooks {
-        ends.run_hook(at, HookEvent::SessionStart, None, None);
-    }
-    ends.tell(at, Event::GoesBy(seat));
-    if !hook_first && ends.sessions[at].client.hooks {
-        ends.run_hook(at, HookEvent::SessionStart, None, None);
-    }
+    ends.go_by_another_id(of(at), "clear", |client, conversation| client.clear(conversation));
     true
 }
 
 // ---- lies
 
 fn break_off(ends: &mut Ends, at: usize) -> bool {
-    let doing = &ends.sessions[at].client.doing;
+    let doing = &ends.clients[of(at)].doing;
     if !matches!(doing, Doing::Asked | Doing::Ready | Doing::Calling) {
         return false;
     }
-    for call in ends.sessions[at].client.calls.clone() {
-        ends.tell(at, Event::CallDropped(call.id));
+    for call in ends.clients[of(at)].calls.clone() {
+        ends.tell(call.at, Event::CallDropped(call.id));
     }
     let says_so = ends.random.chance(50);
-    let lost = ends.sessions[at].client.break_off(says_so);
+    let lost = ends.clients[of(at)].break_off(says_so);
     let pushed: Vec<MessageId> = lost
         .iter()
         .filter(|piece| piece.by == Carrier::AppServer)
         .flat_map(|piece| pieces(&piece.text).into_iter().map(|(message, _)| message))
         .collect();
-    if !pushed.is_empty() {
-        ends.tell(at, Event::Dropped { carrier: Carrier::AppServer, messages: pushed });
+    for at in ends.adapters(of(at)).into_iter().filter(|_| !pushed.is_empty()) {
+        let messages = pushed.clone();
+        ends.tell(at, Event::Dropped { carrier: Carrier::AppServer, messages });
     }
-    ends.rests(at);
+    ends.rests(of(at));
     true
 }
 
 fn give_up_hook(ends: &mut Ends, at: usize) -> bool {
-    if !matches!(ends.sessions[at].client.doing, Doing::Hooking { .. }) {
+    if !matches!(ends.clients[of(at)].doing, Doing::Hooking { .. }) {
         return false;
     }
-    ends.give_up_hook(at);
+    ends.give_up_hook(of(at));
     true
 }
 
 fn subagent_hook(ends: &mut Ends, at: usize) -> bool {
-    aside(ends, at, Some("a-subagent".into()), None)
+    let Some(seat) = ends.seat(of(at)) else { return false };
+    aside(ends, at, Some("a-subagent".into()), seat)
 }
 
 fn strange_hook(ends: &mut Ends, at: usize) -> bool {
-    let kind = match ends.sessions[at].client.kind {
+    let kind = match ends.clients[of(at)].kind {
         ClientKind::Claude => SeatKind::Claude,
         ClientKind::Codex => SeatKind::Codex,
         ClientKind::Other => return false,
     };
-    aside(ends, at, None, Some(Seat { kind, key: "strange".into() }))
+    aside(ends, at, None, Seat { kind, key: "strange".into() })
 }
 
 /// A hook that is none of the main conversation's runs, and nobody of that conversation waits for
 /// it.
-fn aside(ends: &mut Ends, at: usize, agent: Option<String>, seat: Option<Seat>) -> bool {
-    let client = &ends.sessions[at].client;
+fn aside(ends: &mut Ends, at: usize, agent: Option<String>, seat: Seat) -> bool {
+    let client = &ends.clients[of(at)];
     if !client.hooks || client.doing != Doing::Ready || !client.hooks_to_run.is_empty() {
         return false;
     }
-    ends.run_hook(at, HookEvent::PostToolUse, agent, seat);
+    ends.relay_hook(of(at), HookEvent::PostToolUse, agent, seat, None);
     true
 }
 
 /// Claude Code reports what was queued as a prompt, also between two tools.
 fn prompt_within(ends: &mut Ends, at: usize) -> bool {
-    let client = &ends.sessions[at].client;
+    let client = &ends.clients[of(at)];
     let is_claude = client.kind == ClientKind::Claude && client.hooks;
     if !is_claude || client.doing != Doing::Ready || !client.hooks_to_run.is_empty() {
         return false;
     }
-    ends.run_hook(at, HookEvent::UserPromptSubmit, None, None);
+    ends.run_hook(of(at), HookEvent::UserPromptSubmit);
     true
 }

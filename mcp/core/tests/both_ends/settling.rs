@@ -3,11 +3,13 @@
 
 use peer_mcp_core::event::{Event, PushResult};
 use peer_proto::hook::{Activity, HookEvent};
+use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Stage};
 use peer_proto::request::Request;
 
 use crate::client::{Doing, Piece};
-use crate::ends::{Ends, Wait};
+use crate::ends::{Ends, of};
+use crate::link::Wait;
 use crate::moves::{read_part, to_read_on};
 
 /// Turns in which the clients behave. Each takes more than a visibility timeout.
@@ -17,16 +19,17 @@ const TURNS: usize = 60;
 pub fn settle(ends: &mut Ends) {
     ends.log.push("everybody behaves from now on".into());
     ends.is_honest = true;
-    for at in 0..ends.sessions.len() {
-        ends.sessions[at].client.shows_pushes = true;
-        if !ends.sessions[at].is_alive {
-            ends.start(at);
-        } else if ends.sessions[at].program.is_none() {
-            ends.connect(at);
+    for client in 0..ends.clients.len() {
+        ends.clients[client].shows_pushes = true;
+        if !ends.is_running(client) {
+            ends.start(client);
         }
     }
     for _ in 0..TURNS {
-        for at in 0..ends.sessions.len() {
+        for at in running(ends) {
+            if ends.sessions[at].program.is_none() {
+                ends.connect(at);
+            }
             turn(ends, at);
         }
         if waiting(ends).is_none() {
@@ -47,6 +50,11 @@ pub fn settle(ends: &mut Ends) {
     }
 }
 
+/// The adapters that run: some clients have two.
+fn running(ends: &Ends) -> Vec<usize> {
+    (0..ends.sessions.len()).filter(|at| ends.sessions[*at].is_alive).collect()
+}
+
 /// A delivery that nobody was shown, and is in nobody's hand any more.
 fn waiting(ends: &Ends) -> Option<String> {
     let open = ends.world.disk.deliveries.values().find(|delivery| {
@@ -57,22 +65,25 @@ fn waiting(ends: &Ends) -> Option<String> {
     })
 }
 
-/// Everything that is under way arrives.
+/// Everything that is under way arrives, at each adapter of the client.
 fn flow(ends: &mut Ends, at: usize) {
     loop {
-        let mut moved = ends.deliver_up(at) | ends.deliver_down(at);
-        let now = ends.world.now.mono_ms;
-        if ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now)
-            && ends.random.chance(50)
-        {
-            ends.tell(at, Event::Tick);
+        let mut moved = false;
+        for at in ends.adapters(of(at)) {
+            moved |= ends.deliver_up(at) | ends.deliver_down(at);
+            let now = ends.world.now.mono_ms;
+            if ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now)
+                && ends.random.chance(50)
+            {
+                ends.tell(at, Event::Tick);
+            }
+            if std::mem::take(&mut ends.sessions[at].look_wanted) {
+                let ways = ends.ways(at);
+                ends.tell(at, Event::Ways(ways));
+                moved = true;
+            }
+            moved |= push(ends, at);
         }
-        if std::mem::take(&mut ends.sessions[at].look_wanted) {
-            let ways = ends.ways(at);
-            ends.tell(at, Event::Ways(ways));
-            moved = true;
-        }
-        moved |= push(ends, at);
         if !moved {
             return;
         }
@@ -82,19 +93,20 @@ fn flow(ends: &mut Ends, at: usize) {
 fn push(ends: &mut Ends, at: usize) -> bool {
     let Some((carrier, _)) = &ends.sessions[at].push else { return false };
     let carrier = *carrier;
-    let runs = (carrier == Carrier::AppServer).then(|| ends.sessions[at].client.works());
+    let runs = (carrier == Carrier::AppServer).then(|| ends.clients[of(at)].works());
     let go = ends.tell(at, Event::Leaving { carrier, runs }).go;
     let Some((_, post)) = ends.sessions[at].push.take() else { return false };
     let result = if go { PushResult::Left } else { PushResult::NotNow };
     ends.tell(at, Event::PushedOut { carrier, result });
     if go {
-        let client = &mut ends.sessions[at].client;
-        let piece = Piece { text: post.text, by: carrier };
+        let from = ends.sessions[at].serial;
+        let piece = Piece { text: post.text, by: carrier, from, is_kept: false };
+        let client = &mut ends.clients[of(at)];
         if client.doing == Doing::Resting {
             client.begin_turn();
             client.pending.push(piece);
             client.doing = Doing::Ready;
-            ends.says(at, Activity::Working);
+            ends.says(of(at), Activity::Working);
         } else {
             client.queued.push(piece);
         }
@@ -103,19 +115,21 @@ fn push(ends: &mut Ends, at: usize) -> bool {
 }
 
 fn read(ends: &mut Ends, at: usize) {
-    ends.sessions[at].client.write_record();
-    ends.look_into_record(at);
+    ends.clients[of(at)].write_record();
+    for at in ends.adapters(of(at)) {
+        ends.look_into_record(at);
+    }
 }
 
 /// Goes on until the client does something else than waiting.
 fn wait_for_hooks(ends: &mut Ends, at: usize) {
     flow(ends, at);
     for _ in 0..10 {
-        if !matches!(ends.sessions[at].client.doing, Doing::Hooking { .. }) {
+        if !matches!(ends.clients[of(at)].doing, Doing::Hooking { .. }) {
             break;
         }
         // What came by a connection that is gone is answered by nobody.
-        ends.give_up_hook(at);
+        ends.give_up_hook(of(at));
         flow(ends, at);
     }
 }
@@ -123,12 +137,10 @@ fn wait_for_hooks(ends: &mut Ends, at: usize) {
 fn ask_and_answer(ends: &mut Ends, at: usize) {
     for _ in 0..10 {
         wait_for_hooks(ends, at);
-        match ends.sessions[at].client.doing {
-            Doing::Ready => ends.sessions[at].client.ask(true),
+        match ends.clients[of(at)].doing {
+            Doing::Ready => ends.clients[of(at)].ask(true),
             Doing::Asked => {
-                let bodies = std::mem::take(&mut ends.bodies);
-                ends.sessions[at].client.answer(&bodies);
-                ends.bodies = bodies;
+                ends.answer(of(at));
                 read(ends, at);
                 flow(ends, at);
                 return;
@@ -142,23 +154,17 @@ fn ask_and_answer(ends: &mut Ends, at: usize) {
 /// All results arrive, and the hooks after them run.
 fn results(ends: &mut Ends, at: usize) {
     flow(ends, at);
-    let calls = std::mem::take(&mut ends.sessions[at].client.calls);
-    for call in calls {
-        let session = &mut ends.sessions[at];
-        let (text, end) = call.result.unwrap_or_default();
-        session.left_bytes = session.left_bytes.max(end);
-        if call.is_wanted && !call.is_subagents && !text.is_empty() {
-            session.client.pending.push(Piece { text, by: Carrier::ToolResult });
-        }
+    while !ends.clients[of(at)].calls.is_empty() {
+        ends.take_result(of(at), 0);
     }
-    let client = &mut ends.sessions[at].client;
+    let client = &mut ends.clients[of(at)];
     client.doing = Doing::Ready;
     if client.hooks {
         client.hooks_to_run.push_back(HookEvent::PostToolUse);
         if client.kind == peer_mcp_core::ClientKind::Claude {
             client.hooks_to_run.push_back(HookEvent::PostToolBatch);
         }
-        ends.next_of_client(at);
+        ends.next_of_client(of(at));
     }
     wait_for_hooks(ends, at);
 }
@@ -167,20 +173,20 @@ fn results(ends: &mut Ends, at: usize) {
 /// seen, and ends.
 fn turn(ends: &mut Ends, at: usize) {
     ask_and_answer(ends, at);
-    if ends.sessions[at].client.doing == Doing::Resting {
-        ends.sessions[at].client.begin_turn();
-        ends.sessions[at].client.doing = Doing::Ready;
-        ends.says(at, Activity::Working);
-        if ends.sessions[at].client.hooks {
-            ends.run_hook(at, HookEvent::UserPromptSubmit, None, None);
+    if ends.clients[of(at)].doing == Doing::Resting {
+        ends.clients[of(at)].begin_turn();
+        ends.clients[of(at)].doing = Doing::Ready;
+        ends.says(of(at), Activity::Working);
+        if ends.clients[of(at)].hooks {
+            ends.run_hook(of(at), HookEvent::UserPromptSubmit);
         }
         ask_and_answer(ends, at);
     }
     for _ in 0..6 {
-        if ends.sessions[at].client.doing != Doing::Answered {
+        if ends.clients[of(at)].doing != Doing::Answered {
             break;
         }
-        ends.sessions[at].client.doing = Doing::Calling;
+        ends.clients[of(at)].doing = Doing::Calling;
         match to_read_on(ends, at) {
             Some((message, offset)) => {
                 let call = ends.call(at, false, false);
@@ -192,13 +198,13 @@ fn turn(ends: &mut Ends, at: usize) {
         ask_and_answer(ends, at);
     }
     acknowledge(ends, at);
-    if ends.sessions[at].client.doing == Doing::Answered {
-        if ends.sessions[at].client.hooks {
-            ends.run_hook(at, HookEvent::Stop, None, None);
+    if ends.clients[of(at)].doing == Doing::Answered {
+        if ends.clients[of(at)].hooks {
+            ends.run_hook(of(at), HookEvent::Stop);
             wait_for_hooks(ends, at);
         } else {
-            ends.sessions[at].client.doing = Doing::Resting;
-            ends.rests(at);
+            ends.clients[of(at)].doing = Doing::Resting;
+            ends.rests(of(at));
         }
     }
     read(ends, at);
@@ -206,21 +212,18 @@ fn turn(ends: &mut Ends, at: usize) {
     ask_and_answer(ends, at);
 }
 
-/// A client without a record and without names for its conversations proves nothing else.
+/// A client without a record and without names for its conversations proves nothing else. With a
+/// record, the model acknowledges what it has read and is reminded of: a compaction may have left
+/// nothing in the record that tells how it came.
 fn acknowledge(ends: &mut Ends, at: usize) {
-    let session = &ends.sessions[at];
-    if session.client.records {
-        return;
-    }
-    let seen = ends
-        .bodies
-        .keys()
-        .filter(|message| session.client.has_seen(**message) && !session.proved.contains(message));
-    let seen: Vec<_> = seen.copied().collect();
+    let (session, client) = (&ends.sessions[at], &ends.clients[of(at)]);
+    let is_due = |message: &MessageId| !client.records || client.to_acknowledge.contains(message);
+    let seen = ends.bodies.keys().copied().filter(is_due);
+    let seen: Vec<_> = seen
+        .filter(|message| client.has_seen(*message) && !session.proved.contains(message))
+        .collect();
     for message in seen {
-        ends.sessions[at]
-            .up
-            .push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
+        ends.sessions[at].up.push_back((Request::Ack { messages: vec![message] }, Wait::Acked));
     }
     flow(ends, at);
 }
