@@ -84,7 +84,7 @@ pub(crate) async fn serve(
     let deadline = Instant::now() + patience;
     let protocol = match timeout_at(deadline, greet(&mut stream, &shared.preface))
         .await
-        .unwrap_or(Err(Fault::Silent))
+        .unwrap_or(Err(ConnectionFault::Silent))
     {
         Ok(protocol) => protocol,
         Err(fault) => return report(connection, pid, &fault, shared),
@@ -108,10 +108,10 @@ pub(crate) async fn serve(
 
     let end = tokio::select! {
         end = reader.run(deadline, protocol, pid) => end,
-        end = writer.run() => end.map_err(Fault::Socket),
+        end = writer.run() => end.map_err(ConnectionFault::Socket),
         () = outbox.ending() => Ok(()),
     };
-    if let Err(Fault::Socket(_)) = &end
+    if let Err(ConnectionFault::Socket(_)) = &end
         && reader.said_hello
     {
         // The program died while we wrote to it. Its earlier requests still count, and are at most
@@ -129,7 +129,7 @@ pub(crate) async fn serve(
         // If the engine has ended already, it needs no notice.
         let _ = shared.arrivals.push(Arrival::Gone { connection });
     }
-    if !matches!(end, Err(Fault::Socket(_))) {
+    if !matches!(end, Err(ConnectionFault::Socket(_))) {
         // A program that does not read its last frames loses them.
         let _ = timeout(Duration::from_millis(LAST_WORDS_MS), writer.run()).await;
     }
@@ -165,7 +165,7 @@ pub(crate) async fn turn_away(
 }
 
 /// Exchanges the prefaces, and agrees on a protocol version.
-async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, Fault> {
+async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, ConnectionFault> {
     stream.write_all(&ours.encode()).await?;
     let mut fixed = [0; FIXED_BYTES];
     stream.read_exact(&mut fixed).await?;
@@ -193,23 +193,25 @@ impl FrameReader<'_> {
         deadline: Instant,
         protocol: u16,
         pid: Option<u32>,
-    ) -> Result<(), Fault> {
-        let first = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)??;
+    ) -> Result<(), ConnectionFault> {
+        let first = timeout_at(deadline, self.frames.next())
+            .await
+            .map_err(|_| ConnectionFault::Silent)??;
         // The frame and its room are dropped here.
         let Some(first) = first.map(|frame| frame.decode()).transpose()? else { return Ok(()) };
         let (id, hello) = match first {
             ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
-            ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
+            ClientFrame { id, .. } => return Err(ConnectionFault::NoHello { id }),
         };
         if self.place == ConnectionClass::Operators && hello.role != Role::Operator {
-            return Err(Fault::NoPlace { id });
+            return Err(ConnectionFault::NoPlace { id });
         }
         self.hello(id, hello, protocol, pid)?;
         self.requests().await
     }
 
     /// Reads the requests after `Hello`. It may be interrupted anywhere and called again.
-    async fn requests(&mut self) -> Result<(), Fault> {
+    async fn requests(&mut self) -> Result<(), ConnectionFault> {
         loop {
             self.make_room().await?;
             let Some(frame) = self.frames.next().await? else { return Ok(()) };
@@ -224,7 +226,7 @@ impl FrameReader<'_> {
         hello: Hello,
         protocol: u16,
         pid: Option<u32>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let ancestors = pid.map(ancestry::of).unwrap_or_default();
         let outbox = self.outbox.clone();
         let arrival =
@@ -243,7 +245,7 @@ impl FrameReader<'_> {
     /// requests waiting would keep its leases. So its hang-up is watched meanwhile, through a
     /// descriptor of its own. After the hang-up there is room for the rest, which is at most a
     /// socket's buffer.
-    async fn make_room(&self) -> Result<(), Fault> {
+    async fn make_room(&self) -> Result<(), ConnectionFault> {
         if self.take_room() {
             return Ok(());
         }
@@ -252,7 +254,7 @@ impl FrameReader<'_> {
         loop {
             tokio::select! {
                 room = self.in_flight.acquire() => {
-                    room.map_err(|_| Fault::Stopping)?.forget();
+                    room.map_err(|_| ConnectionFault::Stopping)?.forget();
                     return Ok(());
                 }
                 ready = hangup.ready(Interest::READABLE) => {
@@ -319,7 +321,7 @@ impl FrameWriter<'_> {
 
 /// The reason why the broker ended a connection.
 #[derive(Debug, Error)]
-enum Fault {
+enum ConnectionFault {
     #[error("it sent nothing in time")]
     Silent,
     #[error(transparent)]
@@ -342,13 +344,13 @@ enum Fault {
     Socket(io::Error),
 }
 
-impl From<Closed> for Fault {
+impl From<Closed> for ConnectionFault {
     fn from(_: Closed) -> Self {
         Self::Stopping
     }
 }
 
-impl From<FrameFault> for Fault {
+impl From<FrameFault> for ConnectionFault {
     fn from(fault: FrameFault) -> Self {
         match fault {
             FrameFault::TooLarge => Self::FrameTooLarge,
@@ -358,13 +360,13 @@ impl From<FrameFault> for Fault {
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for ConnectionFault {
     fn from(error: io::Error) -> Self {
         Self::Socket(error)
     }
 }
 
-impl Fault {
+impl ConnectionFault {
     /// Returns the refusal that the program gets before its connection closes. `None`: it could not
     /// understand one.
     fn answer(&self) -> Option<(RequestId, Refusal)> {
@@ -395,19 +397,26 @@ pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
     Rejection::BadFrame { reason }.refusal(Addressee::Person)
 }
 
-fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, shared: &ConnectionContext) {
+fn report(
+    connection: ConnectionId,
+    pid: Option<u32>,
+    fault: &ConnectionFault,
+    shared: &ConnectionContext,
+) {
     let kind = match fault {
         // A program that was killed, or that connected while the broker stopped: nobody can act on
         // it.
-        Fault::Socket(_) | Fault::Stopping => {
+        ConnectionFault::Socket(_) | ConnectionFault::Stopping => {
             return tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended");
         }
-        Fault::Silent => "silent",
-        Fault::Preface(PrefaceError::Magic) => "preface",
-        Fault::Preface(_) => "versions",
-        Fault::FrameTooLarge | Fault::FrameSlow | Fault::Frame(_) => "frame",
-        Fault::NoHello { .. } => "no hello",
-        Fault::NoPlace { .. } => "no place",
+        ConnectionFault::Silent => "silent",
+        ConnectionFault::Preface(PrefaceError::Magic) => "preface",
+        ConnectionFault::Preface(_) => "versions",
+        ConnectionFault::FrameTooLarge | ConnectionFault::FrameSlow | ConnectionFault::Frame(_) => {
+            "frame"
+        }
+        ConnectionFault::NoHello { .. } => "no hello",
+        ConnectionFault::NoPlace { .. } => "no place",
     };
     if let Some(unsaid) = shared.warnings.due(kind) {
         tracing::warn!(connection = connection.0, pid, cause = %fault, unsaid, "connection ended");

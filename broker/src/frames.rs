@@ -61,10 +61,10 @@ pub(crate) struct Frames<R> {
     header_bytes: usize,
     /// The deadline of the incomplete frame. `None`: between frames.
     deadline: Option<Instant>,
-    body: Option<Body>,
+    body: Option<FrameBody>,
 }
 
-struct Body {
+struct FrameBody {
     payload: BytesMut,
     length: usize,
     room: Room,
@@ -145,7 +145,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 self.deadline = Some(Instant::now() + self.timeout);
                 room
             };
-            self.body = Some(Body { payload: BytesMut::with_capacity(length), length, room });
+            self.body = Some(FrameBody { payload: BytesMut::with_capacity(length), length, room });
         }
     }
 }

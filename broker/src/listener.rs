@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::admission::Admission;
 use crate::connection::ConnectionContext;
 use crate::engine::Arrival;
-use crate::shutdown::Signals;
+use crate::shutdown::StopSignals;
 use crate::socket_path::{Changes, SocketPath};
 
 /// How long all connections together have for their last frames when the broker stops.
@@ -75,7 +75,7 @@ pub(crate) async fn serve<E>(
 ) -> Result<Result<(), E>, ServeError> {
     let Socket { listener, socket_path, dir } = socket;
     let mut changes = Changes::watch(&dir);
-    let mut signals = Signals::take().map_err(ServeError::Signals)?;
+    let mut signals = StopSignals::take().map_err(ServeError::Signals)?;
     let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
     let shared = Arc::new(shared);
     let mut admission = Admission::new(shared.clone());

@@ -6,13 +6,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From its creation on, SIGTERM and SIGINT request the end, and SIGHUP does nothing: the broker
 /// outlives its terminal.
-pub(crate) struct Signals {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     _hangup: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     /// Installs the handlers. Needs a tokio runtime.
     pub(crate) fn take() -> io::Result<Self> {
         Ok(Self {

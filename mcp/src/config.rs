@@ -16,14 +16,14 @@ use crate::render;
 
 /// The `[adapter]` table and its errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Config {
+pub(crate) struct AdapterConfig {
     /// The effective settings.
     pub(crate) adapter: Adapter,
     /// One sentence for each value that has no effect.
     pub(crate) notices: Vec<String>,
 }
 
-impl Config {
+impl AdapterConfig {
     pub(crate) fn read(endpoint: Option<&Endpoint>) -> Self {
         let Some(endpoint) = endpoint else { return Self::default() };
         let location = &endpoint.location;
@@ -96,7 +96,7 @@ mod tests {
         let location = peer_proto::location::Location::resolve(Some(dir.path()), None).unwrap();
         let endpoint =
             Endpoint { location, executable: "/x".into(), start: peer_client::Start::Never };
-        let opted = || Config::read(Some(&endpoint)).adapter.opt_in;
+        let opted = || AdapterConfig::read(Some(&endpoint)).adapter.opt_in;
         std::fs::write(endpoint.location.config_kept(), "[adapter]\nopt_in = true\n").unwrap();
         assert!(!opted(), "a file that was removed says that all is as usual");
         std::fs::write(endpoint.location.config(), "[adapter").unwrap();
@@ -105,15 +105,15 @@ mod tests {
         assert!(!opted());
     }
 
-    fn parsed(text: &str) -> Config {
-        Config::of(&text.parse().unwrap_or_default())
+    fn parsed(text: &str) -> AdapterConfig {
+        AdapterConfig::of(&text.parse().unwrap_or_default())
     }
 
     #[test]
     fn the_file_is_read_and_a_value_that_cannot_be_is_told_and_passed_over() {
-        assert_eq!(parsed(""), Config::default());
-        assert_eq!(parsed("no toml ]"), Config::default());
-        assert_eq!(parsed("adapter = 1\n[limits]\nattempts_max = 0\n"), Config::default());
+        assert_eq!(parsed(""), AdapterConfig::default());
+        assert_eq!(parsed("no toml ]"), AdapterConfig::default());
+        assert_eq!(parsed("adapter = 1\n[limits]\nattempts_max = 0\n"), AdapterConfig::default());
         let odd = parsed(
             "[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n",
         );

@@ -61,7 +61,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::config::Config;
+use crate::config::AdapterConfig;
 use crate::interrupt::Interrupts;
 use crate::server::Server;
 use crate::session::{Environment, Session};
@@ -119,7 +119,7 @@ fn with_threads(runtime: Runtime) -> io::Result<Runtime> {
 }
 
 async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -> ExitCode {
-    let config = Config::read(endpoint.as_ref().ok());
+    let config = AdapterConfig::read(endpoint.as_ref().ok());
     let dormant = is_dormant(&config);
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let outgoing = Outgoing::default();
@@ -231,7 +231,7 @@ fn profile(configured: Profile) -> (Profile, Option<String>) {
 }
 
 /// Whether this adapter must stay inactive: no broker, no registration, no tools.
-fn is_dormant(config: &Config) -> bool {
+fn is_dormant(config: &AdapterConfig) -> bool {
     let switches: Vec<String> = ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())

@@ -27,7 +27,7 @@ use crate::codex;
 use crate::event::{Due, Event, HookOutcome};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::CallPosition;
-use crate::tools::{Mail, Output, ToolCall, ToolError, ToolRow, offered};
+use crate::tools::{Mail, ToolCall, ToolError, ToolOutput, ToolRow, offered};
 
 /// The newest protocol version that has a handshake; a client that negotiated a later one does not
 /// register a channel.
@@ -134,7 +134,7 @@ impl Server {
         caller: &CallOrigin,
         root: Option<&str>,
         context: &RequestContext<RoleServer>,
-    ) -> Output {
+    ) -> ToolOutput {
         let since = self.session.state().core.inbox().arrivals();
         let call = ToolCall { session: &self.session, caller, context, since };
         let acted = match tool.parse(arguments) {
@@ -154,14 +154,14 @@ impl Server {
                 ToolError::Call(CallError::Silent | CallError::Suspended { .. }) => Mail::InText,
                 _ => Mail::default(),
             };
-            Output { text: format!("{error}\n"), failed: true, mail, ..Output::default() }
+            ToolOutput { text: format!("{error}\n"), failed: true, mail, ..ToolOutput::default() }
         })
     }
 
     /// Returns the tool's text with this session's due mail at its end.
     async fn with_mail(
         &self,
-        output: &Output,
+        output: &ToolOutput,
         caller: &CallOrigin,
         tool_use: Option<&str>,
     ) -> String {

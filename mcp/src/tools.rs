@@ -59,7 +59,8 @@ pub(crate) trait Tool: Send + Sized + 'static {
     /// Reads and checks a call's arguments, as far as possible without the broker.
     fn parse(given: &mut Arguments) -> Result<Self, ToolError>;
 
-    fn run(self, call: &ToolCall<'_>) -> impl Future<Output = Result<Output, ToolError>> + Send;
+    fn run(self, call: &ToolCall<'_>)
+    -> impl Future<Output = Result<ToolOutput, ToolError>> + Send;
 }
 
 /// A row of [`TOOLS`].
@@ -140,7 +141,8 @@ pub(crate) trait ParsedCall: Send {
 }
 
 /// The future of a call.
-pub(crate) type Acting<'a> = Pin<Box<dyn Future<Output = Result<Output, ToolError>> + Send + 'a>>;
+pub(crate) type Acting<'a> =
+    Pin<Box<dyn Future<Output = Result<ToolOutput, ToolError>> + Send + 'a>>;
 
 impl<T: Tool> ParsedCall for T {
     fn act<'a>(self: Box<Self>, call: &'a ToolCall<'a>) -> Acting<'a> {
@@ -161,7 +163,7 @@ pub(crate) struct ToolCall<'a> {
 
 /// The answer of a tool.
 #[derive(Default)]
-pub(crate) struct Output {
+pub(crate) struct ToolOutput {
     /// Whole sentences; may have several lines.
     pub(crate) text: String,
     /// Whether the call failed, although parts of it may have been done.
@@ -169,7 +171,7 @@ pub(crate) struct Output {
     /// The mail after the text.
     pub(crate) mail: Mail,
     /// Dropped once the mail is in the result, so that the channel does not take it first.
-    pub(crate) waited: Option<wait::Waiting>,
+    pub(crate) waited: Option<wait::WaitGuard>,
 }
 
 /// The session's mail after a tool's own text.
@@ -191,7 +193,7 @@ impl Default for Mail {
     }
 }
 
-impl Output {
+impl ToolOutput {
     fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }

@@ -31,9 +31,9 @@ use super::SearchOrigin;
 use super::feed::{self, Batch};
 use super::index::{COMMIT_BYTES, IndexError};
 use super::local::make_private;
-use super::parent::{Ended, Parent};
+use super::parent::{Parent, ProcessEnd};
 use super::wire::{self, Cursor, SearchHits, SearchReply, SearchRequest};
-use super::{Signals, answer, words};
+use super::{IndexSignals, answer, words};
 use crate::state_dir;
 use crate::store::Snapshots;
 
@@ -130,7 +130,7 @@ pub(super) struct Indexer {
     snapshots: Snapshots,
     dir: PathBuf,
     parent: Parent,
-    signals: Arc<Signals>,
+    signals: Arc<IndexSignals>,
     events: Sender<IndexerEvent>,
     analyzer: TextAnalyzer,
     line: Option<SearchLink>,
@@ -151,7 +151,7 @@ impl Indexer {
         snapshots: Snapshots,
         dir: PathBuf,
         parent: Parent,
-        signals: Arc<Signals>,
+        signals: Arc<IndexSignals>,
         events: Sender<IndexerEvent>,
     ) -> Self {
         Self {
@@ -474,7 +474,7 @@ impl Indexer {
             let _ = line.stream.shutdown(Shutdown::Both);
         }
         match self.parent.end() {
-            Ok(Ended::Broke(code)) => {
+            Ok(ProcessEnd::Broke(code)) => {
                 self.distrusted = true;
                 if self.last_words.is_empty() {
                     self.last_words = match code < 0 {
@@ -483,7 +483,7 @@ impl Indexer {
                     };
                 }
             }
-            Ok(Ended::Killed | Ended::None) if self.last_words.is_empty() => {
+            Ok(ProcessEnd::Killed | ProcessEnd::None) if self.last_words.is_empty() => {
                 self.last_words = "it was killed".into()
             }
             Ok(_) => {}

@@ -58,7 +58,7 @@ pub(crate) struct Searching {
     dir: PathBuf,
     /// Moved to the thread when it starts.
     parent: Option<Parent>,
-    signals: Arc<Signals>,
+    signals: Arc<IndexSignals>,
     indexer: Option<(Sender<IndexerEvent>, JoinHandle<()>)>,
 }
 
@@ -82,7 +82,7 @@ impl SearchOrigin {
 
 /// The state that the two threads share beside the events.
 #[derive(Debug, Default)]
-struct Signals {
+struct IndexSignals {
     /// Whether the engine has work, so that indexing in advance must wait.
     busy: AtomicBool,
     /// Counts the engine's commits.
@@ -97,7 +97,7 @@ impl Searching {
     /// Creates the handle, without starting anything before the first search of the index in `dir`.
     /// Without a parent every search is refused.
     pub(crate) fn new(snapshots: Snapshots, dir: PathBuf, parent: Option<Parent>) -> Self {
-        let signals = Signals::default();
+        let signals = IndexSignals::default();
         if !dir.join("meta.json").exists() {
             // A new index reads everything, so no changes need be retained.
             signals.seen_row.store(u64::MAX, Ordering::Relaxed);

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a search process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum ProcessEnd {
     /// Another process ended it, the broker included, or the system for lack of memory.
     Killed,
     /// It ended by itself or crashed: with this exit code, or with this signal if negative.
@@ -81,7 +81,7 @@ impl Parent {
                 drop(control);
                 // A panic here must not unwind into the broker's code.
                 let _ = std::panic::catch_unwind(|| {
-                    Child { control: other, dir, meeting, confined, search: None }.run()
+                    SearchProcess { control: other, dir, meeting, confined, search: None }.run()
                 });
                 leave()
             }
@@ -132,19 +132,19 @@ impl Parent {
     ///
     /// # Errors
     /// If the parent is gone.
-    pub(super) fn end(&self) -> io::Result<Ended> {
+    pub(super) fn end(&self) -> io::Result<ProcessEnd> {
         (&self.control).write_all(&[END])?;
         let code = answer(&self.control)?;
         Ok(match -code {
-            _ if code == i32::MAX => Ended::None,
+            _ if code == i32::MAX => ProcessEnd::None,
             signal
                 if [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
                     .iter()
                     .any(|known| *known as i32 == signal) =>
             {
-                Ended::Killed
+                ProcessEnd::Killed
             }
-            _ => Ended::Broke(code),
+            _ => ProcessEnd::Broke(code),
         })
     }
 }
@@ -166,7 +166,7 @@ fn answer(mut control: &UnixStream) -> io::Result<i32> {
 }
 
 /// The state of the parent process.
-struct Child {
+struct SearchProcess {
     control: UnixStream,
     dir: PathBuf,
     meeting: PathBuf,
@@ -174,7 +174,7 @@ struct Child {
     search: Option<Pid>,
 }
 
-impl Child {
+impl SearchProcess {
     fn run(mut self) {
         detach::close_all_but(self.control.as_raw_fd());
         let _ = let_go_of_stdio();

@@ -19,13 +19,13 @@ const STEP_ROWS_MAX: usize = 256;
 /// The position of a walk.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    table: Table,
+    table: WalkTable,
     after: Option<schema::DeliveryKey>,
     records: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Table {
+enum WalkTable {
     #[default]
     Messages,
     /// One of [`schema::DELIVERIES`]. Pending deliveries were read at the start.
@@ -40,21 +40,21 @@ impl Walk {
     /// If the file cannot be read.
     pub(super) fn step(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
         let last = match self.table {
-            Table::Messages => self.messages(snapshot)?,
-            Table::Deliveries(table) => self.deliveries(snapshot, table)?,
-            Table::Nothing => return Ok(false),
+            WalkTable::Messages => self.messages(snapshot)?,
+            WalkTable::Deliveries(table) => self.deliveries(snapshot, table)?,
+            WalkTable::Nothing => return Ok(false),
         };
         self.after = last;
         if last.is_none() {
             self.table = match self.table {
-                Table::Messages => Table::Deliveries(1),
-                Table::Deliveries(table) if table + 1 < schema::DELIVERIES.len() => {
-                    Table::Deliveries(table + 1)
+                WalkTable::Messages => WalkTable::Deliveries(1),
+                WalkTable::Deliveries(table) if table + 1 < schema::DELIVERIES.len() => {
+                    WalkTable::Deliveries(table + 1)
                 }
-                _ => Table::Nothing,
+                _ => WalkTable::Nothing,
             };
         }
-        Ok(self.table != Table::Nothing)
+        Ok(self.table != WalkTable::Nothing)
     }
 
     /// The number of records that were read.

@@ -5,7 +5,7 @@ use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
 use peer_proto::request::{Reply, Request};
 
 use super::arguments::{Argument, Arguments, text};
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::counted;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Tool for AckMessages {
         Ok(Self(texts.into_iter().map(id).collect::<Result<_, _>>()?))
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let (mut done, mut strangers) = (Vec::new(), Vec::new());
         for some in self.0.chunks(MESSAGES_PER_REQUEST_MAX) {
             let Reply::Acked { acked, unknown } =
@@ -53,7 +53,7 @@ impl Tool for AckMessages {
                 names.join(", ")
             ));
         }
-        Ok(Output { text, failed: done.is_empty(), ..Output::default() })
+        Ok(ToolOutput { text, failed: done.is_empty(), ..ToolOutput::default() })
     }
 }
 

@@ -5,7 +5,7 @@ use peer_proto::request::{Reply, Request};
 
 use super::arguments::{Argument, Arguments, text};
 use super::send_message::{deliveries, fresh_key};
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 
 pub(crate) struct AnswerQuestion {
     answer: Answer,
@@ -39,14 +39,14 @@ impl Tool for AnswerQuestion {
         Ok(Self { answer })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let (question, unsourced) = (self.answer.question, self.answer.sources.is_empty());
         let Reply::Sent(sent) = call.session.request(Request::Answer(self.answer)).await? else {
             return Err(ToolError::OtherReply);
         };
         // The broker settled it with the answer.
         call.session.settled(&[question]);
-        let mut output = Output { text: deliveries(&sent), ..Output::default() };
+        let mut output = ToolOutput { text: deliveries(&sent), ..ToolOutput::default() };
         output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if !output.failed {
             let memory =

@@ -5,7 +5,7 @@ use peer_proto::request::{Reply, Request, Sent};
 
 use super::arguments::{Argument, Arguments, number, text};
 use super::send_message::{deliveries, fresh_key, is_on_its_way, wait_for_reply};
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::word;
 
 pub(crate) struct AskPeer {
@@ -39,13 +39,13 @@ impl Tool for AskPeer {
         Ok(Self { ask, wait_s: given.number("wait_s")?.unwrap_or(0) })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         // The git repository is known once the session has begun.
         call.session.ready().await?;
         let Reply::Sent(sent) = call.session.request(Request::Ask(self.ask)).await? else {
             return Err(ToolError::OtherReply);
         };
-        let mut output = Output { text: asked(&sent), ..Output::default() };
+        let mut output = ToolOutput { text: asked(&sent), ..ToolOutput::default() };
         output.failed = !sent.deliveries.is_empty()
             && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if output.failed {

@@ -5,7 +5,7 @@ use peer_proto::limits::PAGE_ENTRIES_MAX;
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 
 use super::arguments::{Argument, Arguments, flag, number, one_of, text};
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::{
     self, BLOCK_CHARS_MAX, BLOCK_WARNING, Body, EXCERPT_CHARS_MAX, Showing, ago, counted, sentence,
     word,
@@ -120,7 +120,7 @@ impl Tool for ChannelArguments {
         Ok(Self { act, history })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let (mut text, name) = match self.act {
             ChannelAct::History(name) => (String::new(), name),
             ChannelAct::Ask(request) => {
@@ -131,7 +131,7 @@ impl Tool for ChannelArguments {
                     return Err(ToolError::OtherReply);
                 };
                 if lists || self.history == 0 {
-                    return Ok(Output::text(described(&channels, lists)));
+                    return Ok(ToolOutput::text(described(&channels, lists)));
                 }
                 (
                     described(&channels, lists),
@@ -144,7 +144,7 @@ impl Tool for ChannelArguments {
         let said = said_in(call, &name, limit).await?;
         text.push_str(&shown(&said, &name, &call.session.environment.home));
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
-        Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
+        Ok(ToolOutput { text, mail: Mail::Due { also: None, budget }, ..ToolOutput::default() })
     }
 }
 

@@ -6,8 +6,8 @@ use peer_proto::message::Kind;
 use peer_proto::request::{Filter, Reply, Request};
 
 use super::arguments::{Argument, Arguments, described, flag, number, one_of, text};
-use super::wait::{WaitCondition, WaitEnd, WaitKind, Waiting, clamped};
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, questions};
+use super::wait::{WaitCondition, WaitEnd, WaitGuard, WaitKind, clamped};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput, questions};
 use crate::carriers::tool_result;
 use crate::event::Due;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
@@ -67,7 +67,7 @@ impl Tool for CheckMessages {
         Ok(check)
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         match self.message_id {
             Some(message) => self.read(call, message).await,
             None => self.show_waiting(call).await,
@@ -77,7 +77,7 @@ impl Tool for CheckMessages {
 
 impl CheckMessages {
     /// Shows one message from an offset, also if it is settled already.
-    async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<Output, ToolError> {
+    async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<ToolOutput, ToolError> {
         let home = &call.session.environment.home;
         // The message may be on its way to the inbox, which records how much of it was shown.
         tool_result::receive(call.session, Filter::default()).await?;
@@ -101,11 +101,11 @@ impl CheckMessages {
         };
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
         let text = render::block_head(1) + &text;
-        Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
+        Ok(ToolOutput { text, mail: Mail::Due { also: None, budget }, ..ToolOutput::default() })
     }
 
     /// Shows the waiting messages, after a wait if the call has one.
-    async fn show_waiting(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn show_waiting(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let filter =
             Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
         let wanted = WaitCondition { filter, kind: self.kind };
@@ -113,7 +113,7 @@ impl CheckMessages {
         let mut waited = None;
         let mut instead = String::new();
         if wait_s > 0 {
-            waited = Some(Waiting::begin(call.session));
+            waited = Some(WaitGuard::begin(call.session));
             match wanted.wait(call, wait_s).await? {
                 WaitEnd::Matched(_) => {}
                 WaitEnd::Request { message, from } if self.is_filtered() => {
@@ -163,7 +163,7 @@ impl CheckMessages {
                 counted(block.shown, "message")
             ));
         }
-        Ok(Output { text: cut + &text, mail: Mail::InText, waited, ..Output::default() })
+        Ok(ToolOutput { text: cut + &text, mail: Mail::InText, waited, ..ToolOutput::default() })
     }
 
     fn is_filtered(&self) -> bool {

@@ -6,7 +6,7 @@ use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
 
 use super::arguments::{Argument, Arguments, described, one_of, text};
 use super::send_message::reached;
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::directory::spelled;
 use crate::render::{ago, counted, named, place, sentence, word};
 
@@ -58,7 +58,7 @@ impl Tool for ListPeers {
         })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let session = call.session;
         // The git repository is known once the session has begun.
         session.ready().await?;
@@ -99,7 +99,7 @@ impl Tool for ListPeers {
         }
         let own = session.state().core.identity().map(|identity| identity.peer);
         found.sort_by_key(|peer| (Some(peer.id) != own, !peer.online, peer.id));
-        Ok(Output::text(self.describe(&found, own, &session.environment.home)))
+        Ok(ToolOutput::text(self.describe(&found, own, &session.environment.home)))
     }
 }
 

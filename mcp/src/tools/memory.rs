@@ -8,7 +8,7 @@ use peer_proto::request::{Reply, Request};
 use peer_proto::search::{Hit, HitKind, SearchQuery};
 
 use super::arguments::{Argument, Arguments, number, one_of, text};
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, search};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput, search};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, rfc3339, word};
 use crate::session::CallError;
 
@@ -118,7 +118,7 @@ impl Tool for MemoryArguments {
         })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let (text, failed) = match self {
             Self::Get { key, offset } => (shown(&read(call, key).await?, offset), false),
             Self::Write(request) => write(call, request).await?,
@@ -138,7 +138,12 @@ impl Tool for MemoryArguments {
             }
         };
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
-        Ok(Output { text, failed, mail: Mail::Due { also: None, budget }, ..Output::default() })
+        Ok(ToolOutput {
+            text,
+            failed,
+            mail: Mail::Due { also: None, budget },
+            ..ToolOutput::default()
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use peer_proto::request::{Reply, Request};
 
 use super::arguments::{Argument, Arguments, text};
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::word;
 use crate::session::renamed;
 
@@ -23,7 +23,7 @@ impl Tool for RenamePeer {
         Ok(Self(given.needed("new_name")?))
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         match call
             .session
             .request(Request::Rename { peer: None, new_name: self.0.trim().to_owned() })
@@ -37,7 +37,7 @@ impl Tool for RenamePeer {
                     word(&name)
                 );
                 call.session.named(name);
-                Ok(Output::text(text))
+                Ok(ToolOutput::text(text))
             }
             _ => Err(ToolError::OtherReply),
         }

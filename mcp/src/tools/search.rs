@@ -11,7 +11,7 @@ use peer_proto::search::{Hit, HitKind, SearchQuery};
 use tokio::time::Instant;
 
 use super::arguments::{Argument, Arguments, flag, number, one_of, text};
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, QUOTE, ago, counted, word};
 use crate::session::CallError;
 
@@ -73,12 +73,12 @@ impl Tool for SearchArguments {
         Ok(Self { query })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let newest = self.query.newest;
         let found = find(call, self.query).await?;
         let text = described(&found, newest);
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
-        Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
+        Ok(ToolOutput { text, mail: Mail::Due { also: None, budget }, ..ToolOutput::default() })
     }
 }
 

@@ -11,8 +11,8 @@ use peer_proto::reach::Reach;
 use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
 
 use super::arguments::{Argument, Arguments, described, number, one_of, text};
-use super::wait::{WaitCondition, WaitEnd, WaitKind, Waiting, clamped};
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
+use super::wait::{WaitCondition, WaitEnd, WaitGuard, WaitKind, clamped};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::{BLOCK_CHARS_MAX, ago, word};
 
 pub(crate) struct SendMessage {
@@ -68,7 +68,7 @@ impl Tool for SendMessage {
         Ok(Self { send, wait_s: given.number("wait_s")?.unwrap_or(0) })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let Self { send, wait_s } = self;
         let reply_to = send.reply_to;
         let wants_reply =
@@ -80,7 +80,7 @@ impl Tool for SendMessage {
             // The broker settled it with the reply.
             call.session.settled(&[answered]);
         }
-        let mut output = Output { text: describe(&sent), ..Output::default() };
+        let mut output = ToolOutput { text: describe(&sent), ..ToolOutput::default() };
         output.failed = !sent.deliveries.is_empty()
             && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if output.failed {
@@ -114,12 +114,12 @@ pub(super) async fn wait_for_reply(
     call: &ToolCall<'_>,
     sent: MessageId,
     wait_s: u64,
-    output: &mut Output,
+    output: &mut ToolOutput,
 ) -> Result<(), ToolError> {
     let (wait_s, cut) = clamped(call, wait_s);
     output.text.push_str(&cut);
     let filter = Filter { reply_to: Some(sent), ..Filter::default() };
-    output.waited = Some(Waiting::begin(call.session));
+    output.waited = Some(WaitGuard::begin(call.session));
     let ended = WaitCondition { filter, kind: WaitKind::All }.wait(call, wait_s).await;
     let later = format!("; the reply to {sent} comes by itself with a later tool result.\n");
     // The message is sent whatever the result of the wait: an error now must not look like a failed

@@ -3,7 +3,7 @@
 use peer_proto::request::{Reply, Request};
 
 use super::arguments::{Argument, Arguments, text};
-use super::{Output, Profile, Tool, ToolCall, ToolError};
+use super::{Profile, Tool, ToolCall, ToolError, ToolOutput};
 
 /// The checked arguments; an omitted one leaves its value unchanged.
 pub(crate) struct SetSummary {
@@ -39,13 +39,13 @@ impl Tool for SetSummary {
         Ok(Self { summary, state, task })
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let Self { summary, state, task } = self;
         if summary.is_some() {
             call.session.state().first_summary.said();
         }
         match call.session.request(Request::Describe { summary, state, task }).await? {
-            Reply::Done => Ok(Output::text("The other agents see it now.")),
+            Reply::Done => Ok(ToolOutput::text("The other agents see it now.")),
             _ => Err(ToolError::OtherReply),
         }
     }

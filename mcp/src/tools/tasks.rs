@@ -7,7 +7,7 @@ use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, Tas
 
 use super::arguments::{Argument, ArgumentError, Arguments, one_of, text};
 use super::send_message::fresh_key;
-use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
+use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence, word};
 
 /// The number of characters of a list of tasks.
@@ -107,7 +107,7 @@ impl Tool for TaskArguments {
         }
     }
 
-    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<ToolOutput, ToolError> {
         let lists = matches!(self.0, TaskRequest::List(_));
         // A session that takes up a task needs all of its text.
         let whole = matches!(
@@ -125,7 +125,7 @@ impl Tool for TaskArguments {
             _ => return Err(ToolError::OtherReply),
         };
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
-        Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
+        Ok(ToolOutput { text, mail: Mail::Due { also: None, budget }, ..ToolOutput::default() })
     }
 }
 

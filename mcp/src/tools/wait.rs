@@ -60,18 +60,18 @@ pub(crate) enum WaitEnd {
 }
 
 /// While this exists, the channel leaves new messages to the result of the waiting call.
-pub(crate) struct Waiting {
+pub(crate) struct WaitGuard {
     session: Arc<Session>,
 }
 
-impl Waiting {
+impl WaitGuard {
     pub(crate) fn begin(session: &Arc<Session>) -> Self {
         session.handle(Event::WaitBegins);
         Self { session: Arc::clone(session) }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.session.handle(Event::WaitEnds);
     }

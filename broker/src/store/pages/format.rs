@@ -319,7 +319,7 @@ pub(crate) fn leaf(rows: &[(&[u8], &[u8])], shape: &Shape, bytes: usize) -> Opti
 
 /// A child of a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Child {
+pub(crate) struct ChildPage {
     pub(crate) root: Root,
     /// The keys in it come after this one.
     pub(crate) after: Option<Vec<u8>>,
@@ -334,7 +334,7 @@ pub(crate) fn children(
     shape: &Shape,
     after: Option<&[u8]>,
     up_to: Option<&[u8]>,
-) -> Vec<Child> {
+) -> Vec<ChildPage> {
     let keys = count(page);
     let numbers = BRANCH_HEAD + SUM_BYTES * (keys + 1);
     let ends = BRANCH_HEAD + CHILD_BYTES * (keys + 1);
@@ -357,7 +357,7 @@ pub(crate) fn children(
         };
         let after = if child == 0 { after.map(<[u8]>::to_vec) } else { key(child - 1) };
         let up_to = if child == keys { up_to.map(<[u8]>::to_vec) } else { key(child) };
-        found.push(Child { root: Root { page: PageNumber(number), sum }, after, up_to });
+        found.push(ChildPage { root: Root { page: PageNumber(number), sum }, after, up_to });
     }
     found
 }

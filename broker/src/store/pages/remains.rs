@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::format::{
-    self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED,
+    self, BRANCH, ChildPage, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED,
 };
-use super::repair::{self, Bounds, RowBytes};
+use super::repair::{self, KeyBounds, RowBytes};
 use super::survey::ReadAt;
 
 /// Children that a branch of 4 KiB may have.
@@ -62,13 +62,13 @@ impl<'a> Remains<'a> {
         shape: &Shape,
         sink: Sink<'_, E>,
     ) -> Result<(), E> {
-        let child = Child { root, after: None, up_to: None };
+        let child = ChildPage { root, after: None, up_to: None };
         self.subtrees(&[child], is_named, shape, sink)
     }
 
     fn subtrees<E>(
         &mut self,
-        children: &[Child],
+        children: &[ChildPage],
         is_named: bool,
         shape: &Shape,
         sink: Sink<'_, E>,
@@ -103,9 +103,9 @@ impl<'a> Remains<'a> {
             };
             if is_leaf {
                 let bounds = if is_named {
-                    Bounds { after: child.after.clone(), up_to: child.up_to.clone() }
+                    KeyBounds { after: child.after.clone(), up_to: child.up_to.clone() }
                 } else {
-                    Bounds::default()
+                    KeyBounds::default()
                 };
                 let rows = if found.is_sound { format::rows(&found.page, shape) } else { None };
                 match rows {
@@ -158,7 +158,7 @@ impl<'a> Remains<'a> {
 
     /// Searches the whole file for the children that are not at the place that a damaged branch
     /// states.
-    fn seek(&self, children: &[Child], found: &mut [Option<FoundPage>], shape: &Shape) {
+    fn seek(&self, children: &[ChildPage], found: &mut [Option<FoundPage>], shape: &Shape) {
         let sought: BTreeMap<u128, usize> = (0..children.len())
             .filter(|child| !found[*child].as_ref().is_some_and(|found| found.is_sound))
             .map(|child| (children[child].root.sum, child))
@@ -200,7 +200,7 @@ impl<'a> Remains<'a> {
 
     /// Returns the children of a damaged branch: as it states, or with the number of keys that
     /// finds most of them.
-    fn likely_children(&self, page: &[u8], shape: &Shape) -> Vec<Child> {
+    fn likely_children(&self, page: &[u8], shape: &Shape) -> Vec<ChildPage> {
         let sound = |page: &[u8]| {
             let children = format::children(page, shape, None, None);
             let sound = children.iter().filter(|child| self.stands(child.root, shape)).count();

@@ -11,7 +11,7 @@ use super::format::{self, LEAF, Shape, UNUSED};
 
 /// The keys that a page may hold: after the first bound, and not after the second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct KeyBounds {
     pub(crate) after: Option<Vec<u8>>,
     pub(crate) up_to: Option<Vec<u8>>,
 }
@@ -77,7 +77,7 @@ pub(crate) type RowBytes<'a> = (&'a [u8], &'a [u8]);
 pub(crate) fn plausible_rows<'a>(
     page: &'a [u8],
     shape: &Shape,
-    bounds: &Bounds,
+    bounds: &KeyBounds,
 ) -> Vec<RowBytes<'a>> {
     let mut rows = placed_rows(page, shape);
     rows.retain(|(key, value)| {
@@ -162,7 +162,7 @@ fn longest<T>(items: &[T], fits: impl Fn(&T, &T) -> bool) -> Vec<bool> {
 
 /// Returns a leaf of the same size with the plausible rows of a damaged one, or with one row in
 /// place of all of them.
-pub(crate) fn readable(page: &[u8], shape: &Shape, bounds: &Bounds) -> Vec<u8> {
+pub(crate) fn readable(page: &[u8], shape: &Shape, bounds: &KeyBounds) -> Vec<u8> {
     let rows = plausible_rows(page, shape, bounds);
     let (key, value) = stand_in(shape, bounds);
     let rows = if rows.is_empty() { vec![(&*key, &*value)] } else { rows };
@@ -170,7 +170,7 @@ pub(crate) fn readable(page: &[u8], shape: &Shape, bounds: &Bounds) -> Vec<u8> {
 }
 
 /// Returns a row that is no record, if the bounds permit a row.
-fn stand_in(shape: &Shape, bounds: &Bounds) -> (Vec<u8>, Vec<u8>) {
+fn stand_in(shape: &Shape, bounds: &KeyBounds) -> (Vec<u8>, Vec<u8>) {
     let value = vec![0; shape.value.unwrap_or(shape.value_min)];
     let key = match (&bounds.up_to, &bounds.after) {
         (Some(up_to), _) => up_to.clone(),

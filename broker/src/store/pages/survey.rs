@@ -9,7 +9,7 @@ use std::io;
 use super::super::file::HEAD_BYTES;
 use super::super::schema;
 use super::format::{self, BRANCH, LEAF, PAGE_BYTES, PageNumber, Root, Shape};
-use super::repair::Bounds;
+use super::repair::KeyBounds;
 
 /// Children of a branch whose kind is checked.
 const CHILDREN_ASKED: usize = 5;
@@ -122,7 +122,7 @@ fn shapes(number: u8) -> Option<Shape> {
 
 /// A table that a tree of tables names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct TableTree {
     pub(crate) name: Vec<u8>,
     pub(crate) root: Option<Root>,
     /// The number of its shape, for [`Expected`].
@@ -140,14 +140,14 @@ pub(crate) enum Trees {
 
 /// Damage on which redb would fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum PageFault {
     /// The first bytes of the file, or the slot of the commit in force.
     Head,
     /// The page at this place of the file.
     Page(u64),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head => f.write_str("the first bytes of the file are damaged"),
@@ -161,7 +161,7 @@ impl fmt::Display for Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub(crate) known: Known,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<PageFault>,
     /// Pages that were read.
     pub(crate) pages: u64,
 }
@@ -170,7 +170,7 @@ pub(crate) struct Survey {
 #[derive(Clone, Debug)]
 pub(crate) struct Located {
     pub(crate) shape: Shape,
-    pub(crate) bounds: Bounds,
+    pub(crate) bounds: KeyBounds,
     pub(crate) is_leaf: bool,
 }
 
@@ -202,13 +202,13 @@ impl TreeWalk<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         if self.file_bytes < HEAD_BYTES as u64 {
-            self.found.faults.push(Fault::Head);
+            self.found.faults.push(PageFault::Head);
             return Ok(());
         }
         (self.read)(0, &mut head)?;
         let [slot, _] = format::slots(&head);
         if !format::is_head(&head) || !slot.is_sound {
-            self.found.faults.push(Fault::Head);
+            self.found.faults.push(PageFault::Head);
         }
         for (trees, root) in [(Trees::User, slot.user), (Trees::System, slot.system)] {
             let Some(root) = root else { continue };
@@ -221,7 +221,7 @@ impl TreeWalk<'_> {
     }
 
     /// Reads all tables of a tree of tables.
-    fn tables(&mut self, trees: Trees, root: Root) -> io::Result<Vec<Table>> {
+    fn tables(&mut self, trees: Trees, root: Root) -> io::Result<Vec<TableTree>> {
         let mut tables = Vec::new();
         for leaf in self.tree(root, 1)? {
             for (name, bytes) in format::rows(&leaf, &format::TABLES).unwrap_or_default() {
@@ -229,7 +229,7 @@ impl TreeWalk<'_> {
                     .map(|definition| (definition.root, number_of(trees, name, &definition)))
                 {
                     Some((root, Some(number))) => {
-                        tables.push(Table { name: name.to_vec(), root, number })
+                        tables.push(TableTree { name: name.to_vec(), root, number })
                     }
                     // A table that is not ours is never read.
                     Some((_, None)) => {}
@@ -245,7 +245,7 @@ impl TreeWalk<'_> {
         let Some(shape) = shapes(number) else { return Ok(Vec::new()) };
         let reads_leaves = shape.keys == format::Keys::Guarded;
         let mut leaves = Vec::new();
-        let mut open = vec![(root, Bounds::default(), 0, None)];
+        let mut open = vec![(root, KeyBounds::default(), 0, None)];
         while let Some((root, bounds, depth, is_leaf)) = open.pop() {
             let place =
                 root.page.place().filter(|(at, bytes)| at + *bytes as u64 <= self.file_bytes);
@@ -289,7 +289,7 @@ impl TreeWalk<'_> {
                 open.extend(children.into_iter().map(|child| {
                     (
                         child.root,
-                        Bounds { after: child.after, up_to: child.up_to },
+                        KeyBounds { after: child.after, up_to: child.up_to },
                         depth + 1,
                         children_are,
                     )
@@ -303,7 +303,7 @@ impl TreeWalk<'_> {
 
     /// Returns whether all children of a branch are leaves. All leaves of a tree are on one level,
     /// so a majority of a few decides. `None`: they differ, because one of two is damaged.
-    fn children_are(&self, children: &[format::Child]) -> io::Result<Option<bool>> {
+    fn children_are(&self, children: &[format::ChildPage]) -> io::Result<Option<bool>> {
         let (mut leaves, mut others) = (0, 0);
         for child in children.iter().step_by((children.len() / CHILDREN_ASKED).max(1)) {
             if let Some((at, _)) = child.root.page.place().filter(|(at, _)| *at < self.file_bytes) {
@@ -328,7 +328,7 @@ impl TreeWalk<'_> {
 
     fn fault(&mut self, page: PageNumber) {
         let at = page.place().map_or(u64::MAX, |(at, _)| at);
-        self.found.faults.push(Fault::Page(at));
+        self.found.faults.push(PageFault::Page(at));
     }
 }
 
