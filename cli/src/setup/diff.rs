@@ -1,27 +1,28 @@
-//! A unified diff of two small texts, for people to read before they say yes.
+//! A unified diff of two small texts, for a person to read before agreeing.
 //!
-//! It knows lines. Values are hidden where their name sounds like a secret, and very long
-//! lines are cut to what changes, so that a diff can be shown to others.
+//! Knows lines, and the form of JSON and TOML values. Does not know files. Invariant: a diff can be
+//! shown to others. A value is hidden if its name is typical of a secret, and a very long line is
+//! cut to the changed part.
 
 use similar::{Algorithm, Change, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
 
 use crate::output::beginning;
 
-/// Lines shown around a change.
+/// Unchanged lines that are shown before and after a change.
 const CONTEXT_LINES: usize = 3;
 
 /// Longest line that is shown whole.
 const LINE_CHARS_MAX: usize = 160;
 
-/// How much of a long line is shown around what changes.
+/// Characters of a long line that are shown before and after the changed part.
 const AROUND_CHARS: usize = 24;
 
-/// What a name contains that stands before something secret.
+/// Parts of names whose values are secret.
 const SECRET_NAMES: &[&str] =
     &["token", "secret", "password", "key", "auth", "credential", "cookie"];
 
-/// The lines of a unified diff, without the two that name the files. Empty where the texts are the
-/// same.
+/// The lines of a unified diff, without the two lines that name the files. Empty if the texts are
+/// equal.
 pub(crate) fn unified(before: &str, after: &str) -> Vec<String> {
     let (old, new) = (lines_of(before), lines_of(after));
     let hunks = group_diff_ops(capture_diff_slices(Algorithm::Myers, &old, &new), CONTEXT_LINES);
@@ -34,7 +35,7 @@ pub(crate) fn unified(before: &str, after: &str) -> Vec<String> {
     told
 }
 
-/// A text's lines with their ends; the mark of the byte order is no part of them.
+/// A text's lines with their line ends, without the byte order mark.
 fn lines_of(text: &str) -> Vec<&str> {
     text.trim_start_matches('\u{feff}').split_inclusive('\n').collect()
 }
@@ -64,7 +65,7 @@ fn shown(changes: &[Change<&str>]) -> Vec<String> {
         let line = hidden(bare(change.value()));
         let line = match (change.tag(), other) {
             (ChangeTag::Equal, _) => beginning(&line, LINE_CHARS_MAX),
-            // What is written or goes without a counterpart is shown whole.
+            // A line without a counterpart is shown whole.
             (_, None) => line,
             (_, Some(other)) => cut(&line, &other),
         };
@@ -80,8 +81,8 @@ fn bare(line: &str) -> &str {
     line.trim_end_matches(['\r', '\n'])
 }
 
-/// A line of JSON or TOML without the values that a secret's name announces. What setup writes has
-/// no such names.
+/// A line of JSON or TOML without the values of secret names. The entries of setup have no such
+/// names.
 fn hidden(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
@@ -116,7 +117,7 @@ fn hidden(line: &str) -> String {
     shown
 }
 
-/// Where a quoted text ends, its closing mark included.
+/// The end of a quoted text, after its closing quotation mark.
 fn closing(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (place, character) in text.char_indices().skip(1) {
@@ -130,7 +131,7 @@ fn closing(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// A long line, cut to where it differs from `other`.
+/// A long line, cut to the part that differs from `other`.
 fn cut(line: &str, other: &str) -> String {
     let chars: Vec<char> = line.chars().collect();
     if chars.len() <= LINE_CHARS_MAX {
@@ -207,7 +208,7 @@ mod tests {
             let mut made = Vec::new();
             for line in unified(&before.concat(), &after.concat()) {
                 if let Some(numbers) = line.strip_prefix("@@ -") {
-                    // What stands before the hunk is the same in both.
+                    // The lines before the hunk are equal in both texts.
                     let start = numbers.split_once(',').expect("a start").0.parse::<usize>().expect("a number");
                     let nothing = usize::from(numbers.split_once(' ').expect("two sides").0.ends_with(",0"));
                     let same = (start + nothing).saturating_sub(1) - (before.len() - rest.len());

@@ -1,19 +1,19 @@
-//! A JSON editor that puts one member or item in, or takes one out, and touches no other byte.
+//! A JSON editor that adds or removes one member or item, and changes no other byte.
 //!
-//! It knows JSON, the comments and trailing commas that some clients allow, and how a text is laid
-//! out. It does not know files or what the members mean. Its invariant: what [`insert`] put in,
-//! [`remove`] takes out to the byte, whatever the layout. To tell an empty object that it found
-//! from one that it made, it begins what it puts into the former with exactly one space.
+//! Knows JSON, the comments and trailing commas that some clients allow, and the layout of a text.
+//! Does not know files or the meaning of a member. Invariant: [`remove`] undoes [`insert`] to the
+//! byte, in any layout. To tell an existing empty object from a new one, the entry in the former
+//! begins with exactly one space.
 
 use std::fmt::{self, Write};
 use std::ops::Range;
 
 use thiserror::Error;
 
-/// Deepest nesting that is read: the reader calls itself.
+/// Deepest nesting that is read, because the reader is recursive.
 const DEPTH_MAX: usize = 256;
 
-/// What a client accepts beside plain JSON.
+/// What a client accepts besides plain JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// Nothing.
@@ -22,10 +22,10 @@ pub(crate) enum Dialect {
     Comments,
 }
 
-/// A value and where it stands.
+/// A value with its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// Its bytes.
+    /// The value's bytes.
     pub(crate) span: Range<usize>,
     kind: Kind,
 }
@@ -45,9 +45,9 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     /// The member's or item's value.
     pub(crate) value: Node,
-    /// Where the key, or the item, begins.
+    /// The start of the key, or of the item.
     start: usize,
-    /// Where the comma behind it stands.
+    /// The position of the comma after it.
     comma: Option<usize>,
 }
 
@@ -63,7 +63,7 @@ impl Node {
     /// The value of the member `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
-            // Of two members of one name the last one counts, as it does for the clients.
+            // If two members have the same name, the last one counts, as it does for the clients.
             Kind::Object(entries) => {
                 entries.iter().rfind(|entry| entry.key == key).map(|entry| &entry.value)
             }
@@ -71,7 +71,7 @@ impl Node {
         }
     }
 
-    /// The value at the end of a way through objects.
+    /// The value at the end of a path through objects.
     pub(crate) fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, key| node.get(key))
     }
@@ -84,12 +84,10 @@ impl Node {
         }
     }
 
-    /// Whether it is an object.
     pub(crate) fn is_object(&self) -> bool {
         matches!(self.kind, Kind::Object(_))
     }
 
-    /// Whether it is an array.
     pub(crate) fn is_array(&self) -> bool {
         matches!(self.kind, Kind::Array(_))
     }
@@ -105,7 +103,7 @@ impl Node {
     }
 }
 
-/// Why a text is no JSON, and where.
+/// Why a text is not JSON, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {what}")]
 pub(crate) struct Syntax {
@@ -117,15 +115,15 @@ pub(crate) struct Syntax {
 /// Why an edit cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum EditError {
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error(transparent)]
     Syntax(#[from] Syntax),
-    /// Something else stands where an object or array belongs.
-    #[error("{path} is no {expected}")]
+    /// The path has a value of another kind than an object or array.
+    #[error("{path} is not an {expected}")]
     WrongKind { path: String, expected: &'static str },
 }
 
-/// One step down.
+/// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// To the member of this name.
@@ -147,28 +145,26 @@ pub(crate) enum Value {
     Array(Vec<Value>),
     Text(String),
     Number(u64),
-    /// JSON as it stood somewhere.
+    /// JSON text that is written unchanged.
     Raw(String),
 }
 
 impl Value {
-    /// An object of these members.
     pub(crate) fn object<const N: usize>(members: [(&str, Value); N]) -> Self {
         Self::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    /// A string.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    /// A document of its own: two spaces a level, a final newline.
+    /// The value as a whole document: two spaces per level, and a final newline.
     pub(crate) fn document(&self) -> String {
         format!("{}\n", Layout::usual().render(self, Some("")))
     }
 }
 
-/// In one line, as an error or a snippet shows it.
+/// The value in one line, as an error or a snippet shows it.
 impl fmt::Display for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&Layout::usual().render(self, None))
@@ -179,12 +175,12 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// How a text is laid out.
+/// The layout of a text.
 struct Layout {
     newline: &'static str,
     /// One level of indentation.
     unit: String,
-    /// What stands behind a key.
+    /// The text after a key.
     colon: &'static str,
 }
 
@@ -200,13 +196,14 @@ impl Layout {
             first.map(|first| lead(text, root.span.start + 1, first.start)).unwrap_or_default();
         let unit =
             unit.rfind('\n').map_or_else(|| "  ".to_owned(), |end| unit[end + 1..].to_owned());
-        // The root's members are not indented at all where somebody likes it so.
+        // Some people do not indent the members of the root at all.
         let unit = if unit.is_empty() { "  ".to_owned() } else { unit };
         let tight = first.is_some_and(|first| text[..first.value.span.start].ends_with(':'));
         Self { newline, unit, colon: if tight { ":" } else { ": " } }
     }
 
-    /// The value as text; over several lines where `indent` says how far its line is indented.
+    /// The value as text. It has several lines if `indent` is given, which is the indentation of
+    /// its own line.
     fn render(&self, value: &Value, indent: Option<&str>) -> String {
         let (open, close, entries): (_, _, Vec<String>) = match value {
             Value::Text(text) => return quoted(text),
@@ -252,7 +249,7 @@ impl Layout {
     }
 }
 
-/// Whether a text is a number of JSON, however large.
+/// Whether a text is a JSON number, of any size.
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
@@ -274,7 +271,7 @@ fn lead(text: &str, from: usize, start: usize) -> &str {
 /// Reads a text.
 ///
 /// # Errors
-/// Where it is no JSON.
+/// The text is not JSON.
 pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Node, Syntax> {
     let mut reader =
         Reader { text, place: if text.starts_with('\u{feff}') { 3 } else { 0 }, dialect };
@@ -282,15 +279,15 @@ pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Node, Syntax> {
     reader.space()?;
     match reader.peek() {
         None => Ok(node),
-        Some(_) => Err(reader.error("something stands behind the end of the value")),
+        Some(_) => Err(reader.error("something follows the value")),
     }
 }
 
-/// Puts a value in: as the last member `key` of the object at the end of `path`, or, without a key,
-/// as the last item of the array there. What lacks on the way is made.
+/// Adds a value as the last member `key` of the object at the end of `path`. Without a key, adds it
+/// as the last item of the array there. Missing containers on the path are created.
 ///
 /// # Errors
-/// Where the text is no JSON, or something else than a container stands on the way.
+/// The text is not JSON, or a value on the path is not a container.
 pub(crate) fn insert(
     text: &str,
     dialect: Dialect,
@@ -324,7 +321,7 @@ pub(crate) fn insert(
     Ok(put(text, &layout, container, key, &value))
 }
 
-/// A value within the containers that lead to it.
+/// The value inside of the containers that lead to it.
 fn wrap(value: Value, key: Option<&str>, path: &[&str]) -> Value {
     let innermost = match key {
         Some(key) => Value::object([(key, value)]),
@@ -337,7 +334,7 @@ fn put(text: &str, layout: &Layout, container: &Node, key: Option<&str>, value: 
     let name = key.map(|key| format!("{}{}", quoted(key), layout.colon)).unwrap_or_default();
     let entries = container.entries();
     let Some(last) = entries.last() else {
-        // The one space says that the braces were here before.
+        // The one space records that the braces existed before.
         let place = container.span.start + 1;
         return splice(text, place..place, &format!(" {name}{}", layout.render(value, None)));
     };
@@ -360,7 +357,7 @@ fn put(text: &str, layout: &Layout, container: &Node, key: Option<&str>, value: 
         Some(comma) => (comma + 1, "", ","),
         None => (last.value.span.end, ",", ""),
     };
-    // A remark at the end of the last entry's line stays with that entry.
+    // A comment at the end of the last entry's line stays with that entry.
     let place = if spread { after_remarks(text, end) } else { end };
     let with_entry = splice(text, place..place, &format!("{entry}{after}"));
     splice(&with_entry, end..end, before)
@@ -391,10 +388,10 @@ fn splice(text: &str, range: Range<usize>, with: &str) -> String {
     format!("{}{with}{}", &text[..range.start], &text[range.end..])
 }
 
-/// Puts another value in the place of the one at the end of `path`; nothing where none is there.
+/// Replaces the value at the end of `path`. `None`: there is none.
 ///
 /// # Errors
-/// Where the text is no JSON.
+/// The text is not JSON.
 pub(crate) fn replace(
     text: &str,
     dialect: Dialect,
@@ -410,11 +407,11 @@ pub(crate) fn replace(
     Ok(Some(splice(text, node.span.clone(), &layout.render(value, spread.then_some(&indent)))))
 }
 
-/// Takes out the entry at the end of `path`, and the containers on the way that were made for it
-/// and are empty then. Nothing where none is there.
+/// Removes the entry at the end of `path`, and the containers that were created for it and are then
+/// empty. `None`: there is no such entry.
 ///
 /// # Errors
-/// Where the text is no JSON.
+/// The text is not JSON.
 pub(crate) fn remove(
     text: &str,
     dialect: Dialect,
@@ -431,7 +428,7 @@ pub(crate) fn remove(
     let entries = container.entries();
     let entry = &entries[place];
     let space = lead(text, container.span.start + 1, entry.start);
-    // Comments around the entry keep the container, and so does the mark of `put`.
+    // Comments around the entry keep the container, and so does the space that `put` adds.
     let bare = text[container.span.start + 1..entry.start].trim().is_empty()
         && text
             [entry.comma.map_or(entry.value.span.end, |comma| comma + 1)..container.span.end - 1]
@@ -448,7 +445,7 @@ pub(crate) fn remove(
             [&text[..entry.start], "", &text[next.start..]]
         }
         (Some(comma), _) => [&text[..start], &text[end..comma], &text[comma + 1..]],
-        // It was the last one: the comma before it was ours.
+        // It was the last entry, so the comma before it was added with it.
         (None, _) => match place.checked_sub(1).and_then(|before| entries[before].comma) {
             Some(comma) => [&text[..comma], &text[comma + 1..start], &text[end..]],
             None => [&text[..start], "", &text[end..]],
@@ -482,7 +479,7 @@ impl Reader<'_> {
         Syntax { line, column, what: what.to_owned() }
     }
 
-    /// Passes over white space and comments.
+    /// Skips white space and comments.
     fn space(&mut self) -> Result<(), Syntax> {
         loop {
             let rest = &self.text[self.place..];
@@ -509,7 +506,7 @@ impl Reader<'_> {
         self.space()?;
         let start = self.place;
         let kind = match self.peek() {
-            None => return Err(self.error("the text ends where a value belongs")),
+            None => return Err(self.error("the text ends before a value")),
             Some(b'{') => Kind::Object(self.list(b'}', true, depth)?),
             Some(b'[') => Kind::Array(self.list(b']', false, depth)?),
             Some(b'"') => Kind::Text(self.string()?),
@@ -519,7 +516,7 @@ impl Reader<'_> {
                     .find(|c: char| !(c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c)))
                     .unwrap_or(rest.len());
                 if !["true", "false", "null"].contains(&&rest[..end]) && !is_number(&rest[..end]) {
-                    return Err(self.error("no value"));
+                    return Err(self.error("not a value"));
                 }
                 self.place += end;
                 Kind::Other
@@ -541,12 +538,12 @@ impl Reader<'_> {
         }
         let string =
             self.text.get(self.place..=end).and_then(|text| serde_json::from_str(text).ok());
-        // A lone surrogate is JSON for some readers; nothing that is looked for has one.
+        // Some readers accept a lone surrogate; no text that setup looks for has one.
         let string = string.or_else(|| {
             self.text.get(self.place..=end).filter(|text| text.contains("\\u")).map(str::to_owned)
         });
-        let string = string
-            .ok_or_else(|| self.error("a string with something in it that must be escaped"))?;
+        let string =
+            string.ok_or_else(|| self.error("a string with a character that must be escaped"))?;
         self.place = end + 1;
         Ok(string)
     }
@@ -582,7 +579,7 @@ impl Reader<'_> {
             let mut key = String::new();
             if named {
                 if self.peek() != Some(b'"') {
-                    return Err(self.error("no name of a member"));
+                    return Err(self.error("the name of a member is missing"));
                 }
                 key = self.string()?;
                 self.space()?;

@@ -1,5 +1,5 @@
-//! The JSON editor: examples of layouts, and the property that what was put in can be taken out to
-//! the byte.
+//! Tests the JSON editor: examples of layouts, and the property that [`remove`] undoes [`insert`]
+//! to the byte.
 
 use proptest::prelude::*;
 
@@ -103,7 +103,7 @@ fn what_is_no_json_is_named_with_its_place() {
     );
     assert_eq!(
         place("{\"a\": 1,}", Dialect::Strict),
-        Err((1, 9, "no name of a member".to_owned()))
+        Err((1, 9, "the name of a member is missing".to_owned()))
     );
     assert_eq!(place("{\"a\": 1,}", Dialect::Comments), Ok(()));
     assert_eq!(
@@ -152,7 +152,7 @@ fn space(comments: bool) -> impl Strategy<Value = String> {
     prop::sample::select(all).prop_map(str::to_owned)
 }
 
-/// A JSON text in some layout, with members of names that are looked for among others.
+/// A JSON text in some layout, with members of wanted names among others.
 fn document(comments: bool) -> impl Strategy<Value = String> {
     let scalar = prop::sample::select(vec![
         "1",

@@ -232,7 +232,7 @@ fn full(peer: &PeerInfo, findings: &mut Findings) {
         "the mailbox of {name} is full: {} messages wait, and further messages are refused",
         peer.pending
     );
-    let mend = match (peer.online, peer.held > peer.pending / 2, peer.offered > 0) {
+    let fix = match (peer.online, peer.held > peer.pending / 2, peer.offered > 0) {
         (_, true, _) => format!(
             "`peerctl inbox --held` lists the held messages; `peerctl release --to {name}` releases them"
         ),
@@ -244,7 +244,7 @@ fn full(peer: &PeerInfo, findings: &mut Findings) {
             "start {name} again, or withdraw messages with `peerctl cancel ID`; `peerctl inbox {name}` lists them"
         ),
     };
-    findings.problem("mail", observed, "a mailbox with room", mend);
+    findings.problem("mail", observed, "a mailbox with room", fix);
 }
 
 fn is_proved(peer: &PeerInfo) -> bool {
@@ -254,7 +254,7 @@ fn is_proved(peer: &PeerInfo) -> bool {
 /// Reports a session that has mail and has never confirmed any.
 fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     let named = |carrier| peer.carriers.iter().any(|proof| proof.carrier == carrier);
-    let mend = match peer.client.as_str() {
+    let fix = match peer.client.as_str() {
         // It was shown mail by a call of its own, and confirmed nothing.
         _ if peer.offered > 0 && !named(Carrier::Hook) => {
             "it reads its mail but does not confirm it: ask it to call ack_messages"
@@ -275,14 +275,9 @@ fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
         span(waiting_ms)
     );
     if waiting_ms < WAITING_LONG_MS {
-        findings.note("sessions", observed, mend);
+        findings.note("sessions", observed, fix);
     } else {
-        findings.problem(
-            "sessions",
-            observed,
-            "a carrier that was proved to reach the model",
-            mend,
-        );
+        findings.problem("sessions", observed, "a carrier that was proved to reach the model", fix);
     }
 }
 

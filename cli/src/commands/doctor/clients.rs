@@ -203,7 +203,7 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
             Some(_) => {}
         }
     }
-    let mend =
+    let fix =
         "start `codex`: it asks you to trust them; if it does not ask, type /hooks and review each";
     for (events, what) in
         [(&untrusted, "does not trust yet"), (&stale, "trusts in an older form only")]
@@ -214,7 +214,7 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
                 events.len(),
                 events.join(", ")
             );
-            findings.problem("codex", observed, "hooks that you trusted in Codex", mend);
+            findings.problem("codex", observed, "hooks that you trusted in Codex", fix);
         }
     }
     if untrusted.is_empty() && stale.is_empty() && !(in_toml.is_empty() && in_json.is_empty()) {

@@ -51,9 +51,9 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
         );
     }
     if let Err(error) = peer_broker::examine(dir) {
-        let mend = or(error.hint(), "move it away; the broker creates a new one");
+        let fix = or(error.hint(), "move it away; the broker creates a new one");
         let expected = "a directory that belongs to you, with mode 0700, on a local disk";
-        return findings.problem("directory", error.to_string(), expected, mend);
+        return findings.problem("directory", error.to_string(), expected, fix);
     }
     findings.good("directory", dir.display().to_string());
     for path in
@@ -122,10 +122,10 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
         Ok(_) => findings.good("config", "all defaults"),
         Err(error) => {
             let failure = Failure::of_broker(&error, error.hint());
-            let mend = or(failure.hint, "fix the file; `peerctl config` reads it again");
+            let fix = or(failure.hint, "fix the file; `peerctl config` reads it again");
             let expected =
                 "a valid file; until then the settings of the last valid one are in force";
-            findings.problem("config", failure.message, expected, mend);
+            findings.problem("config", failure.message, expected, fix);
         }
     }
 }

@@ -60,7 +60,7 @@ struct Finding {
     expected: String,
     /// How to fix it; empty if there is nothing to fix.
     #[serde(rename = "hint")]
-    mend: String,
+    fix: String,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +71,8 @@ impl Findings {
         self.add(State::Good, check, observed, "", "");
     }
 
-    fn note(&mut self, check: &'static str, observed: impl Into<String>, mend: impl Into<String>) {
-        self.add(State::Note, check, observed, "", mend);
+    fn note(&mut self, check: &'static str, observed: impl Into<String>, fix: impl Into<String>) {
+        self.add(State::Note, check, observed, "", fix);
     }
 
     fn problem(
@@ -80,9 +80,9 @@ impl Findings {
         check: &'static str,
         observed: impl Into<String>,
         expected: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) {
-        self.add(State::Problem, check, observed, expected, mend);
+        self.add(State::Problem, check, observed, expected, fix);
     }
 
     /// Adds a failure as a problem, with its next step.
@@ -96,14 +96,14 @@ impl Findings {
         check: &'static str,
         observed: impl Into<String>,
         expected: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) {
         self.0.push(Finding {
             state,
             check,
             observed: observed.into(),
             expected: expected.into(),
-            mend: mend.into(),
+            fix: fix.into(),
         });
     }
 }
@@ -171,12 +171,12 @@ fn print(output: &Output, findings: Vec<Finding>) -> Result<(), Failure> {
             if !finding.expected.is_empty() {
                 output.line(&format!("      {:<11} expected: {}", "", clean(&finding.expected)))?;
             }
-            if !finding.mend.is_empty() {
+            if !finding.fix.is_empty() {
                 output.line(&format!(
                     "      {:<11} {} {}",
                     "",
                     output.paint(Tone::Strong, "->"),
-                    clean(&finding.mend)
+                    clean(&finding.fix)
                 ))?;
             }
         }
