@@ -27,11 +27,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::ancestry;
 use crate::budget::Budget;
-use crate::engine::Arrival;
 use crate::frames::{FrameFault, Frames};
 use crate::outbox::{Outbox, Taken};
 use crate::telemetry::Throttle;
-use crate::turns::{Closed, Entrance};
+use crate::turns::{Arrival, Closed, Entrance};
 
 /// How long a connection that is ending may take to read its last frames.
 const LAST_WORDS_MS: u64 = 1_000;

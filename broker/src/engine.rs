@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use peer_core::broker::Broker;
 use peer_core::input::{ConnectionId, Damaged, Facts, Input, Lookups, Now};
-use peer_core::record::{MessageRecord, Process, TokenDigest};
+use peer_core::record::{MessageRecord, TokenDigest};
 use peer_core::rejection::Rejection;
 use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
@@ -25,9 +25,7 @@ use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
 use peer_proto::note::NoteRequest;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{
-    Authority, ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status, Welcome,
-};
+use peer_proto::request::{Authority, ClientFrame, Goodbye, Push, Reply, Request, Status, Welcome};
 use peer_proto::task::TaskRequest;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -40,7 +38,7 @@ use crate::readings::{ReadingState, Readings};
 use crate::search::{SearchOrigin, Searching};
 use crate::store::{RecordName, Snapshot, Store, StoreError, Walk};
 use crate::telemetry::Throttle;
-use crate::turns::TurnQueue;
+use crate::turns::{Arrival, TurnQueue};
 use crate::{ancestry, query, state_dir, telemetry};
 
 #[cfg(test)]
@@ -68,27 +66,6 @@ const CHECKPOINT_IDLE_MS: u64 = 1_000;
 
 /// Commits whose times `status` reports.
 const COMMIT_TIMES_KEPT: usize = 256;
-
-/// An event for the engine.
-#[derive(Debug)]
-pub(crate) enum Arrival {
-    /// A connection sent `Hello`. The shell has checked its uid.
-    Hello {
-        connection: ConnectionId,
-        id: RequestId,
-        hello: Hello,
-        /// The protocol version of both ends.
-        protocol: u16,
-        ancestors: Vec<Process>,
-        outbox: Outbox,
-    },
-    /// A connection that sent `Hello` makes a request.
-    Asked { connection: ConnectionId, frame: Frame },
-    /// A connection that sent `Hello` has closed.
-    Gone { connection: ConnectionId },
-    /// The process must end.
-    Stop,
-}
 
 /// The broker's own data in `Welcome` and `Status`.
 #[derive(Clone, Debug)]

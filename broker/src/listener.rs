@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::connection::ConnectionContext;
-use crate::engine::Arrival;
 use crate::shutdown::StopSignals;
 use crate::socket_path::{Changes, SocketPath};
+use crate::turns::Arrival;
 
 /// How long all connections together have for their last frames when the broker stops.
 const STOP_TIMEOUT_MS: u64 = 2_000;

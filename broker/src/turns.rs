@@ -14,9 +14,32 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peer_core::input::ConnectionId;
+use peer_core::record::Process;
+use peer_proto::request::{Hello, RequestId};
 
-use crate::engine::Arrival;
+use crate::frames::Frame;
 use crate::outbox::Outbox;
+
+/// An event for the engine.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A connection sent `Hello`. The shell has checked its uid.
+    Hello {
+        connection: ConnectionId,
+        id: RequestId,
+        hello: Hello,
+        /// The protocol version of both ends.
+        protocol: u16,
+        ancestors: Vec<Process>,
+        outbox: Outbox,
+    },
+    /// A connection that sent `Hello` makes a request.
+    Asked { connection: ConnectionId, frame: Frame },
+    /// A connection that sent `Hello` has closed.
+    Gone { connection: ConnectionId },
+    /// The process must end.
+    Stop,
+}
 
 /// The sending side. Dropping it ends the engine, because no connection is left.
 #[derive(Debug)]

@@ -248,31 +248,40 @@ fn what_the_rules_remember_knows_no_rule() {
     none(said(&["Broker", "crate::broker", "crate::rules"], &["broker/core/src/state/"], &[]));
 }
 
-/// The modules of the core import each other in one direction: it can be read, and changed, from
+/// The modules of a crate import each other in one direction: it can be read, and changed, from
 /// below.
 #[test]
-fn no_module_of_the_rules_imports_itself_by_way_of_others() {
-    for (core, imports_least) in [("broker/core/src/", 50), ("mcp/core/src/", 15)] {
-        none(circles(core, imports_least));
+fn no_module_imports_itself_by_way_of_others() {
+    // `StoreError` contains `RecordError`, and the functions that read records return `StoreError`.
+    let broker = [("store::record", "store::error")];
+    for (source, imports_least, excused) in [
+        ("broker/core/src/", 50, &[][..]),
+        ("mcp/core/src/", 15, &[]),
+        ("broker/src/", 100, &broker),
+    ] {
+        none(circles(source, imports_least, excused));
     }
 }
 
 /// The modules of a crate that import themselves by way of others, or stand above such.
-fn circles(core: &str, imports_least: usize) -> Vec<String> {
+fn circles(source: &str, imports_least: usize, excused: &[(&str, &str)]) -> Vec<String> {
     let sources: BTreeMap<String, String> = files(&[".rs"])
         .into_iter()
         .filter_map(|(path, text)| {
-            let module = path.strip_prefix(core)?.strip_suffix(".rs")?.replace('/', "::");
+            let module = path.strip_prefix(source)?.strip_suffix(".rs")?.replace('/', "::");
             let product = text.split("#[cfg(test)]").next().unwrap_or_default();
             Some((module, code(product).map(|(_, line)| line).collect::<Vec<_>>().join("\n")))
         })
         .collect();
     let imports = |module: &str, text: &str| {
+        let named = paths(module, text);
         let names = |other: &&String| {
             let path = format!("crate::{other}");
-            let ends =
-                |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
-            *other != module && text.split(&path).skip(1).any(ends)
+            let is_named = named.iter().any(|named| {
+                let rest = named.strip_prefix(&path);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            });
+            is_named && *other != module && !excused.contains(&(module, other.as_str()))
         };
         sources.keys().filter(names).cloned().collect::<Vec<String>>()
     };
@@ -280,8 +289,14 @@ fn circles(core: &str, imports_least: usize) -> Vec<String> {
         sources.iter().map(|(module, text)| (module, imports(module, text))).collect();
     assert!(
         above.values().map(Vec::len).sum::<usize>() > imports_least,
-        "the imports of {core} are found"
+        "the imports of {source} are found"
     );
+    for (module, other) in excused {
+        let text = sources.get(*module).expect("the module exists");
+        let path = format!("crate::{other}");
+        let needed = paths(module, text).iter().any(|named| named.starts_with(&path));
+        assert!(needed, "{module} does not import {other}, and needs no excuse");
+    }
     // What imports nothing that is left stands lowest. What never does is part of a circle, or
     // above one.
     while let Some(lowest) =
@@ -292,8 +307,71 @@ fn circles(core: &str, imports_least: usize) -> Vec<String> {
     }
     above
         .iter()
-        .map(|(module, imports)| format!("{core}{module} imports {}", imports.join(", ")))
+        .map(|(module, imports)| format!("{source}{module} imports {}", imports.join(", ")))
         .collect()
+}
+
+/// The paths in a module's text that begin at the crate or at the module's parent, each from the
+/// crate on. Of a list in braces, each item has its own path.
+fn paths(module: &str, text: &str) -> Vec<String> {
+    // `mod.rs` is the module of its folder, so its parent is that of the folder.
+    let module = module.strip_suffix("::mod").unwrap_or(module);
+    let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let mut found = Vec::new();
+    for (start, from) in [("crate::", "crate"), ("super::", parent)] {
+        for (at, _) in text.match_indices(start) {
+            let before = text[..at].chars().next_back();
+            if before.is_some_and(|before| before.is_alphanumeric() || "_:".contains(before)) {
+                continue;
+            }
+            let mut from = from.to_owned();
+            let mut rest = &text[at + start.len()..];
+            while let Some(further) = rest.strip_prefix("super::") {
+                from = from.rsplit_once("::").map_or(String::new(), |(parent, _)| parent.into());
+                rest = further;
+            }
+            let from = match from.as_str() {
+                "" => "crate".to_owned(),
+                "crate" => from,
+                inner => format!("crate::{inner}"),
+            };
+            follow(&from, rest, &mut found);
+        }
+    }
+    found
+}
+
+/// Adds the paths that begin with `from` and go on in `rest`; returns what follows them.
+fn follow<'text>(from: &str, rest: &'text str, found: &mut Vec<String>) -> &'text str {
+    let Some(mut list) = rest.strip_prefix('{') else {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let path = format!("{from}::{}", &rest[..end]);
+        return match rest[end..].strip_prefix("::") {
+            Some(further) => follow(&path, further, found),
+            None => {
+                found.push(path);
+                &rest[end..]
+            }
+        };
+    };
+    loop {
+        list = list.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+        if list.is_empty() || list.starts_with('}') {
+            return list.get(1..).unwrap_or_default();
+        }
+        let after = follow(from, list, found);
+        // Passes over `as NAME` and `*`.
+        list = &after[after.find([',', '}']).unwrap_or(after.len())..];
+    }
+}
+
+#[test]
+fn paths_are_found_in_lists_and_from_the_parent() {
+    let text = "use super::{a::{B, c}, d as e};\nuse crate::f;\nlet x = super::super::g::h(1);";
+    let expected =
+        ["crate::f", "crate::m::n::a::B", "crate::m::n::a::c", "crate::m::n::d", "crate::m::g::h"];
+    assert_eq!(paths("m::n::o", text), expected);
+    assert_eq!(paths("m::mod", "use super::a;"), ["crate::a"]);
 }
 
 /// Whatever the adapter decides, it decides in one place, in the order in which it was told.

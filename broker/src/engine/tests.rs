@@ -4,7 +4,7 @@ use peer_core::broker::Config;
 use peer_core::wording::Addressee;
 use peer_proto::message::{Carrier, Evidence, Stage};
 use peer_proto::note::NoteDraft;
-use peer_proto::request::{Register, Role, Send, ServerFrame, Shown};
+use peer_proto::request::{Hello, Register, RequestId, Role, Send, ServerFrame, Shown};
 use tempfile::TempDir;
 
 use super::*;

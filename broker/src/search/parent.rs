@@ -179,7 +179,7 @@ impl SearchProcess {
         detach::close_all_but(self.control.as_raw_fd());
         let _ = let_go_of_stdio();
         let _ = nix::unistd::chdir("/");
-        call_it("peerd-parent");
+        process::call_it("peerd-parent");
         let mut word = [0];
         while self.control.read_exact(&mut word).is_ok() {
             let answer = match word[0] {
@@ -257,41 +257,6 @@ pub(crate) fn in_a_child<T: Serialize + DeserializeOwned>(
         }
     }
 }
-
-/// Gives this process its own name in process listings. Otherwise its arguments are the broker's,
-/// and it would be taken for a second broker.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "the arguments are overwritten in place, as setproctitle does")]
-pub(super) fn call_it(name: &str) {
-    /// The fields in which the kernel reports where the arguments begin and end, counted from
-    /// behind the process's name.
-    const ARGUMENTS: [usize; 2] = [45, 46];
-    if let Ok(short) = std::ffi::CString::new(name) {
-        let _ = nix::sys::prctl::set_name(&short);
-    }
-    let Ok(told) = std::fs::read_to_string("/proc/self/stat") else { return };
-    let Some((_, fields)) = told.rsplit_once(") ") else { return };
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let place = |field: usize| {
-        fields.get(field).and_then(|field| field.trim().parse::<usize>().ok()).unwrap_or(0)
-    };
-    let [start, end] = ARGUMENTS.map(place);
-    if start == 0 || end <= start + 1 {
-        return;
-    }
-    let mut line = vec![0; end - start];
-    let bytes = name.as_bytes();
-    // The last byte stays zero. Without it the kernel would continue into the environment.
-    let length = bytes.len().min(line.len() - 1);
-    line[..length].copy_from_slice(&bytes[..length]);
-    // SAFETY: the kernel placed these bytes, arguments alone, on this process's stack, and reported
-    // their place. Nothing reads the arguments after the fork, which copied them for this process
-    // alone.
-    unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), start as *mut u8, line.len()) };
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn call_it(_name: &str) {}
 
 /// Closes standard error, because the broker's starter waits for its end.
 fn let_go_of_stdio() -> io::Result<()> {

@@ -11,8 +11,8 @@
 //! - The cost of a start grows with pending deliveries, and with one page in eighty of a file above
 //!   16 MiB. It reads no other messages.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `shared`
-//! and `reindex` (changes become rows), `snapshot` and `image` (rows become records), `damage`,
+//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `touched`,
+//! `shared` and `reindex` (changes become rows), `snapshot` and `image` (rows become records), `damage`,
 //! `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and `salvage` (damage
 //! of what redb itself writes), `migrate`, `version_1` and `version_2` (older files), `verify`
 //! (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
@@ -30,6 +30,7 @@ mod salvage;
 mod schema;
 mod shared;
 mod snapshot;
+mod touched;
 mod verify;
 mod version_1;
 mod version_2;

@@ -15,8 +15,8 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Doing, StoreError, WRITE};
-use super::schema;
-use super::writing::Touched;
+use super::schema::{self, ReferenceRow};
+use super::touched::Touched;
 
 /// The most rows that are retained. An index that is further behind is rebuilt.
 pub(super) const ROWS_MAX: u64 = 100_000;
@@ -31,9 +31,6 @@ pub enum Reference {
     /// A task.
     Task(TaskId),
 }
-
-/// The row of a reference: its kind, its number, its key.
-pub(super) type ReferenceRow<'a> = (u8, u128, &'a [u8]);
 
 impl Reference {
     fn row(&self) -> ReferenceRow<'_> {

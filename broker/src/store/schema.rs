@@ -101,8 +101,11 @@ pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 /// The identity that the next new task gets, a record of a `u64`. Absent until there was one.
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
-/// A number -> a change that the search index must read again: kind, number, key.
-pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::ReferenceRow<'_>> =
+/// A change that the search index must read again: its kind, its number, its key.
+pub(super) type ReferenceRow<'a> = (u8, u128, &'a [u8]);
+
+/// A number -> a change that the search index must read again.
+pub(super) const REINDEX: TableDefinition<'_, u64, ReferenceRow<'_>> =
     TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.

@@ -8,7 +8,7 @@ use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::damage::Damage;
 use super::error::{Doing, READ, RecordName, StoreError, WRITE};
-use super::writing::Touched;
+use super::touched::Touched;
 use super::{record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.

@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 use super::damage::{Damage, STAND_IN_STAGES, head_from, stand_in};
 use super::error::{Doing, READ, RecordName, StoreError};
-use super::{Reference, image, reindex, schema, shared};
+use super::{Reference, image, schema, shared};
 
 /// Bytes of records that one [`Snapshot::scan`] reads, so that long texts do not stop the engine
 /// for long either.
@@ -52,7 +52,7 @@ pub struct Snapshot {
     notes: OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     peers: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
-    reindex: OnceCell<ReadOnlyTable<u64, reindex::ReferenceRow<'static>>>,
+    reindex: OnceCell<ReadOnlyTable<u64, schema::ReferenceRow<'static>>>,
     /// redb closes a database when its last owner drops it, even if it is being read. Then only
     /// cached pages could be read.
     _database: Arc<Database>,
@@ -125,7 +125,7 @@ impl Snapshot {
         self.open(&self.tasks, schema::TASKS)
     }
 
-    fn reindex(&self) -> Result<&ReadOnlyTable<u64, reindex::ReferenceRow<'static>>, StoreError> {
+    fn reindex(&self) -> Result<&ReadOnlyTable<u64, schema::ReferenceRow<'static>>, StoreError> {
         self.open(&self.reindex, schema::REINDEX)
     }
 

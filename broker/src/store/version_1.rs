@@ -7,11 +7,11 @@
 use peer_core::record::{KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
-use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
-use super::version_2::{self, DeliveryRecord, MessageRecord};
+use super::version_2::{self, DeliveryRecord, MessageRecord, rewrite};
 use super::{record, schema};
 
 const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
@@ -134,37 +134,4 @@ fn peer(row: &RecordName, bytes: &[u8]) -> Vec<u8> {
         longer.push(0);
     }
     bytes.to_vec()
-}
-
-/// Rewrites the rows of a table, in their order. A missing table is treated as empty.
-pub(super) fn rewrite<
-    K1: Key + 'static,
-    V1: Value + 'static,
-    K2: Key + 'static,
-    V2: Value + 'static,
->(
-    writing: &WriteTransaction,
-    old: TableDefinition<'static, K1, V1>,
-    new: TableDefinition<'static, K2, V2>,
-    each: impl for<'r> Fn(
-        K1::SelfType<'r>,
-        V1::SelfType<'r>,
-        &mut dyn FnMut(K2::SelfType<'_>, V2::SelfType<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    drop(writing.open_table(old).doing(WRITE)?);
-    let aside = TableDefinition::<K1, V1>::new("being_rewritten");
-    writing.rename_table(old, aside).doing(WRITE)?;
-    let from = writing.open_table(aside).doing(WRITE)?;
-    let mut to = writing.open_table(new).doing(WRITE)?;
-    for row in from.iter().doing(WRITE)? {
-        let (key, value) = row.doing(WRITE)?;
-        each(key.value(), value.value(), &mut |key, value| {
-            to.insert(key, value).doing(WRITE)?;
-            Ok(())
-        })?;
-    }
-    drop(from);
-    writing.delete_table(aside).doing(WRITE)?;
-    Ok(())
 }

@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
-use super::version_1::rewrite;
 use super::{record, schema};
 
 /// The version byte of its records.
@@ -298,4 +297,37 @@ where
     rewrite(writing, table, table, |key, bytes: <&[u8] as Value>::SelfType<'_>, insert| {
         insert(key, raised(key, bytes).as_slice())
     })
+}
+
+/// Rewrites the rows of a table, in their order. A missing table is treated as empty.
+pub(super) fn rewrite<
+    K1: Key + 'static,
+    V1: Value + 'static,
+    K2: Key + 'static,
+    V2: Value + 'static,
+>(
+    writing: &WriteTransaction,
+    old: TableDefinition<'static, K1, V1>,
+    new: TableDefinition<'static, K2, V2>,
+    each: impl for<'r> Fn(
+        K1::SelfType<'r>,
+        V1::SelfType<'r>,
+        &mut dyn FnMut(K2::SelfType<'_>, V2::SelfType<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    drop(writing.open_table(old).doing(WRITE)?);
+    let aside = TableDefinition::<K1, V1>::new("being_rewritten");
+    writing.rename_table(old, aside).doing(WRITE)?;
+    let from = writing.open_table(aside).doing(WRITE)?;
+    let mut to = writing.open_table(new).doing(WRITE)?;
+    for row in from.iter().doing(WRITE)? {
+        let (key, value) = row.doing(WRITE)?;
+        each(key.value(), value.value(), &mut |key, value| {
+            to.insert(key, value).doing(WRITE)?;
+            Ok(())
+        })?;
+    }
+    drop(from);
+    writing.delete_table(aside).doing(WRITE)?;
+    Ok(())
 }

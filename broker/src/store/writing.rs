@@ -8,10 +8,11 @@ use peer_core::record::{DeliveryRecord, MessageRecord};
 use peer_core::step::Change;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Stage;
-use redb::{Key, Table, TableDefinition, Value, WriteTransaction};
+use redb::WriteTransaction;
 use serde::Serialize;
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
+use super::touched::Touched;
 use super::{record, reindex, schema, shared};
 
 /// Carries out `changes`, in order.
@@ -205,28 +206,4 @@ enum Removed {
     Whole { sender: PeerId, key: Option<String> },
     /// Its record is damaged, so its key is unknown.
     Damaged,
-}
-
-/// A table that a transaction opens once, when the first change needs it. An opened table costs
-/// pages, even if nothing in it changes.
-pub(super) struct Touched<'txn, K: Key + 'static, V: Value + 'static> {
-    writing: &'txn WriteTransaction,
-    definition: TableDefinition<'static, K, V>,
-    table: Option<Table<'txn, K, V>>,
-}
-
-impl<'txn, K: Key + 'static, V: Value + 'static> Touched<'txn, K, V> {
-    pub(super) fn new(
-        writing: &'txn WriteTransaction,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Self {
-        Self { writing, definition, table: None }
-    }
-
-    pub(super) fn open(&mut self) -> Result<&mut Table<'txn, K, V>, StoreError> {
-        match &mut self.table {
-            Some(table) => Ok(table),
-            closed => Ok(closed.insert(self.writing.open_table(self.definition).doing(WRITE)?)),
-        }
-    }
 }

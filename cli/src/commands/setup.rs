@@ -255,7 +255,7 @@ fn print(args: &Args, output: &Output, place: &Place) -> Result<(), Failure> {
                 vec![(manifest, claude::manifest(place)), (hooks, claude::hook_file(place))]
             }
             Some(Client::Codex) => {
-                vec![(codex::config(place).display().to_string(), codex::snippet(place, tools))]
+                vec![(place.codex_config().display().to_string(), codex::snippet(place, tools))]
             }
             Some(Client::Gemini) => {
                 let snippet = others::snippet(place, "gemini");

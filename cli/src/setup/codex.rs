@@ -36,15 +36,6 @@ const PASSED_ON: &[&str] = &[
 /// The first line of a configuration that setup created, so that it can be removed again.
 const MADE: &str = "# Made by `peerctl setup codex`.\n";
 
-pub(crate) fn config(place: &Place) -> PathBuf {
-    place.codex_dir.join("config.toml")
-}
-
-/// The second file in which Codex reads hooks.
-pub(crate) fn hook_file(place: &Place) -> PathBuf {
-    place.codex_dir.join("hooks.json")
-}
-
 /// Modes in which Codex would hide our tools from the model: behind a search, or for programs
 /// alone, both without the server's instructions. The entry omits the tools there, so that Codex
 /// offers them directly.
@@ -89,7 +80,7 @@ pub(crate) fn snippet(place: &Place, tools: bool) -> String {
 
 /// Drafts the changes for Codex.
 pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Failure> {
-    let path = config(place);
+    let path = place.codex_config();
     let text = draft.text(THIS, &path)?.unwrap_or_default();
     let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
     let mut new = Vec::new();
@@ -287,7 +278,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     if text.trim().is_empty() {
         return Ok(Some(text.to_owned()));
     }
-    if path == hook_file(place) {
+    if path == place.codex_hooks() {
         let root = json::parse(text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
         return hooks::without(text, &hooks::in_json(place, THIS, text, &root))
             .map(Some)
@@ -311,5 +302,5 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
 
 /// All files that may have entries of ours.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
-    vec![(config(place), Vec::new()), (hook_file(place), Vec::new())]
+    vec![(place.codex_config(), Vec::new()), (place.codex_hooks(), Vec::new())]
 }

@@ -9,14 +9,14 @@ use super::draft::{Draft, unreadable};
 use super::hooks::{self, Found, Handler};
 use super::json::{self, Dialect, Node};
 use super::toml::{self, Target};
-use super::{Client, Place, codex};
+use super::{Client, Place};
 use crate::error::Failure;
 
 const THIS: Client = Client::Codex;
 
 /// Adds the hooks after the person's hooks, in the one file that has them.
 pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
-    let (config, file) = (codex::config(place), codex::hook_file(place));
+    let (config, file) = (place.codex_config(), place.codex_hooks());
     let toml_text = draft.text(THIS, &config)?.unwrap_or_default();
     let json_text = draft.text(THIS, &file)?.unwrap_or_default();
     let document = toml::parse(&toml_text).map_err(|why| unreadable(&config, why))?;

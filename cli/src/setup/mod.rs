@@ -143,6 +143,16 @@ impl Place {
         })
     }
 
+    /// Codex' configuration.
+    pub(crate) fn codex_config(&self) -> PathBuf {
+        self.codex_dir.join("config.toml")
+    }
+
+    /// The second file in which Codex reads hooks.
+    pub(crate) fn codex_hooks(&self) -> PathBuf {
+        self.codex_dir.join("hooks.json")
+    }
+
     /// Whether a client is installed, judged by its files in the home directory.
     pub(crate) fn has(&self, client: Client) -> bool {
         match client {

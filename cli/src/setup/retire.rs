@@ -11,7 +11,7 @@ use toml_edit::Item;
 use super::draft::{Draft, Retired, unreadable};
 use super::json::{self, Dialect, Node, Step};
 use super::toml::{self, Target};
-use super::{Client, Place, claude, codex, gemini};
+use super::{Client, Place, claude, gemini};
 use crate::error::Failure;
 
 /// The texts by which their names and paths are recognized.
@@ -50,8 +50,8 @@ pub(crate) fn find(
             in_json(client, &claude::settings(place), Dialect::Strict, draft, &mut found)?;
         }
         Client::Codex => {
-            in_toml(&codex::config(place), draft, &mut found)?;
-            in_json(client, &codex::hook_file(place), Dialect::Strict, draft, &mut found)?;
+            in_toml(&place.codex_config(), draft, &mut found)?;
+            in_json(client, &place.codex_hooks(), Dialect::Strict, draft, &mut found)?;
         }
         Client::Gemini => {
             in_json(client, &gemini::settings(place), Dialect::Comments, draft, &mut found)?

@@ -12,7 +12,7 @@ use crate::commands::setup;
 use crate::error::Failure;
 use crate::setup::draft::{Draft, read};
 use crate::setup::runs::Runs;
-use crate::setup::{Client, Place, claude, codex, codex_hooks, hooks, json, retire, toml, undo};
+use crate::setup::{Client, Place, claude, codex_hooks, hooks, json, retire, toml, undo};
 
 /// Checks each installed client.
 pub(super) fn look(place: &Place, findings: &mut Findings) {
@@ -152,7 +152,7 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
                 .extend(read(&manifest)?.and_then(|text| server(&text, &["mcpServers", "peers"])));
         }
         Client::Codex => {
-            if let Some(text) = read(&codex::config(place))?
+            if let Some(text) = read(&place.codex_config())?
                 && let Ok(document) = toml::parse(&text)
             {
                 let command = toml::at(&document, &["mcp_servers", "peers", "command"]);
@@ -172,10 +172,10 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
 /// Checks which hooks Codex trusts. Codex skips the others. It asks its user about them when a
 /// terminal starts, but not under `exec`.
 fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
-    let config = codex::config(place);
+    let config = place.codex_config();
     let Some(text) = read(&config)? else { return Ok(()) };
     let Ok(document) = toml::parse(&text) else { return Ok(()) };
-    let hooks_text = read(&codex::hook_file(place))?.unwrap_or_default();
+    let hooks_text = read(&place.codex_hooks())?.unwrap_or_default();
     let in_json = json::parse(&hooks_text, json::Dialect::Strict);
     let in_json = in_json
         .map(|root| hooks::in_json(place, Client::Codex, &hooks_text, &root))
