@@ -141,6 +141,7 @@ fn sent(number: u64, text: String) -> [Change; 2] {
         sources: Vec::new(),
         text_bytes: text.len() as u32,
         private: false,
+        origin: None,
     };
     let entry = |event| TraceEntry { event, at, carrier: None, cause: None };
     let delivery = DeliveryRecord {
@@ -156,6 +157,8 @@ fn sent(number: u64, text: String) -> [Change; 2] {
             entry(TraceEvent::Presented),
         ],
         brief: Brief::of(&head),
+        rev: 2,
+        relay: None,
     };
     let message = MessageRecord { head, idempotency_key: None, text };
     [

@@ -22,6 +22,7 @@ use peer_core::step::{Change, Effect, Step};
 use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
+use peer_proto::link::{LinkPush, LinkRequest};
 use peer_proto::message::Delivery;
 use peer_proto::note::NoteRequest;
 use peer_proto::refusal::Refusal;
@@ -33,6 +34,7 @@ use thiserror::Error;
 use crate::clock::Clock;
 use crate::connection::bad_frame;
 use crate::frames::Frame;
+use crate::mail::{mail, mail_digest};
 use crate::outbox::Outbox;
 use crate::readings::{ReadingState, Readings};
 use crate::search::{SearchOrigin, Searching};
@@ -416,6 +418,7 @@ impl Engine {
                 | Request::Task(_)
                 | Request::Note(_)
                 | Request::Channel(_)
+                | Request::Link(LinkRequest::Take(_))
         );
         let disk_full = stores
             && state_dir::free_bytes(&self.identity.dir)
@@ -427,7 +430,21 @@ impl Engine {
         };
         let ended =
             lookups.processes.into_iter().filter(|process| ancestry::has_ended(*process)).collect();
-        Ok(Facts { entropy, token, resume_digest, stored, prior, note, ended, disk_full })
+        let mail_digests = match request {
+            Request::Link(LinkRequest::Take(mails)) => mails.iter().map(mail_digest).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Facts {
+            entropy,
+            token,
+            resume_digest,
+            stored,
+            prior,
+            note,
+            ended,
+            disk_full,
+            mail_digests,
+        })
     }
 
     /// Commits the decisions, then carries out their effects, and sets aside the damage found by
@@ -509,24 +526,23 @@ impl Engine {
                     self.searching.ask(asker, search, self.clock.now().wall);
                 }
                 Effect::Deliver { connection, message, attempts, shown_before } => {
-                    let Some(line) = self.lines.get(&connection) else { continue };
-                    let record = match fresh.get(&message) {
-                        Some(record) => Some((*record).clone()),
-                        None => self.read_store(|store| store.message(message))?,
-                    };
-                    let Some(record) = record else {
-                        // Damaged, or gone: message and delivery are written in one transaction.
-                        // The mail of other peers goes on.
-                        self.read_store(|store| {
-                            store.record_missing(RecordName::Message(message));
-                            Ok(())
-                        })?;
-                        self.undeliverable.push(message);
+                    if !self.lines.contains_key(&connection) {
                         continue;
-                    };
+                    }
+                    let Some(record) = self.text_of(&fresh, message)? else { continue };
+                    let Some(line) = self.lines.get(&connection) else { continue };
                     let delivery =
                         Delivery { message: record.into_message(), attempts, shown_before };
                     line.outbox.push(self.batch, Push::Deliver(Box::new(delivery)));
+                }
+                Effect::Forward { connection, message, to, own } => {
+                    if !self.lines.contains_key(&connection) {
+                        continue;
+                    }
+                    let Some(record) = self.text_of(&fresh, message)? else { continue };
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    let mail = Box::new(mail(record, own, to));
+                    line.outbox.push(self.batch, Push::Link(LinkPush::Mail(mail)));
                 }
                 Effect::Push { connection, push } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
@@ -540,6 +556,28 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Returns a message that is to be pushed. `None`: it is damaged, and is set aside.
+    fn text_of(
+        &mut self,
+        fresh: &BTreeMap<MessageId, &MessageRecord>,
+        message: MessageId,
+    ) -> Result<Option<MessageRecord>, EngineError> {
+        let record = match fresh.get(&message) {
+            Some(record) => Some((*record).clone()),
+            None => self.read_store(|store| store.message(message))?,
+        };
+        if record.is_none() {
+            // Damaged, or gone: message and delivery are written in one transaction. The mail of
+            // other peers goes on.
+            self.read_store(|store| {
+                store.record_missing(RecordName::Message(message));
+                Ok(())
+            })?;
+            self.undeliverable.push(message);
+        }
+        Ok(record)
     }
 
     fn welcome(&self, authority: Authority) -> Welcome {

@@ -51,6 +51,7 @@ mod engine;
 mod frames;
 mod inherited;
 mod listener;
+mod mail;
 mod outbox;
 mod query;
 mod readings;

@@ -207,6 +207,7 @@ fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>
         acked_at: delivery.acked_at,
         answered_by: delivery.answered_by,
         trace: delivery.trace,
+        there: delivery.relay.and_then(|relay| relay.there),
     });
     Shown { deliveries: deliveries.collect(), message: record.into_message() }
 }

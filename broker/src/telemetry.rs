@@ -215,6 +215,17 @@ pub(crate) fn log_change(change: &Change) {
         Change::PutShared(shared) => tracing::debug!(key = ?shared.key(), "put_thing"),
         Change::RemoveShared(key) => tracing::debug!(?key, "remove_thing"),
         Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
+        Change::PutBroker(broker) => tracing::debug!(%broker, "put_broker"),
+        Change::PutLink(link) => tracing::debug!(broker = %link.broker, "put_link"),
+        Change::RemoveLink(broker) => tracing::debug!(%broker, "remove_link"),
+        Change::PutReceipt { key, rev } => {
+            tracing::debug!(message = %key.message, peer = %key.peer, rev, "put_receipt");
+        }
+        Change::RemoveReceipt(key) => {
+            tracing::debug!(message = %key.message, peer = %key.peer, "remove_receipt");
+        }
+        Change::PutWithdrawn { message, .. } => tracing::debug!(%message, "put_withdrawn"),
+        Change::RemoveWithdrawn { message, .. } => tracing::debug!(%message, "remove_withdrawn"),
         Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
     }
 }
@@ -239,6 +250,9 @@ pub(crate) fn log_effect(effect: &Effect) {
         }
         Effect::Deliver { connection, message, .. } => {
             tracing::debug!(connection = connection.0, %message, "deliver")
+        }
+        Effect::Forward { connection, message, .. } => {
+            tracing::debug!(connection = connection.0, %message, "forward");
         }
         Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
         Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),

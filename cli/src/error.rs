@@ -38,7 +38,8 @@ pub(crate) fn exit_for(code: ErrorCode) -> u8 {
         | ErrorCode::UnknownMessage
         | ErrorCode::UnknownChannel
         | ErrorCode::UnknownTask
-        | ErrorCode::UnknownNote => NOT_FOUND,
+        | ErrorCode::UnknownNote
+        | ErrorCode::UnknownLink => NOT_FOUND,
         ErrorCode::RateLimited
         | ErrorCode::MailboxFull
         | ErrorCode::IdenticalText
@@ -64,7 +65,8 @@ pub(crate) fn exit_for(code: ErrorCode) -> u8 {
         | ErrorCode::NotLeased
         | ErrorCode::IdempotencyConflict
         | ErrorCode::BadTransition
-        | ErrorCode::VersionConflict => FAILED,
+        | ErrorCode::VersionConflict
+        | ErrorCode::IdentityConflict => FAILED,
     }
 }
 

@@ -37,8 +37,8 @@ impl Timestamp {
 
 /// The identity of a message: globally unique and ordered by time.
 ///
-/// It has 48 bits of milliseconds since the epoch, then 32 bits. The broker draws these at random,
-/// or counts them up within one millisecond. Always below 2^80. Text form: `m-` and 16 base-32
+/// It has 48 bits of milliseconds since the epoch, then 32 bits that the broker draws at random. If
+/// that is not beyond the last identifier, it adds a random step to the last one. Always below 2^80. Text form: `m-` and 16 base-32
 /// digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u128", into = "u128")]
@@ -53,11 +53,13 @@ impl MessageId {
     /// The first identifier that sorts after `last` and has the time `now`; `entropy` fills its
     /// random part.
     ///
-    /// If the clock went backwards, the result is the successor of `last`, so the order holds.
+    /// If the clock went backwards, the result is `last` and a random step, so the order holds. Two
+    /// brokers that both go on from one identifier draw different ones.
     #[must_use]
     pub fn next(last: Self, now: Timestamp, entropy: u32) -> Self {
         let drawn = (u128::from(now.0 & 0xffff_ffff_ffff) << 32) | u128::from(entropy);
-        Self(drawn.max(last.0 + 1))
+        let step = 1 + u128::from(entropy & 0xffff);
+        Self(drawn.max((last.0 + step).min(Self::MAX.0)))
     }
 
     /// The smallest identifier that a message sent at `at` can have.
@@ -127,14 +129,8 @@ impl FromStr for MessageId {
         }
         let mut number = 0u128;
         for digit in digits.bytes() {
-            let digit = match digit.to_ascii_uppercase() {
-                b'O' => b'0',
-                b'I' | b'L' => b'1',
-                other => other,
-            };
-            let value =
-                BASE32.iter().position(|known| *known == digit).ok_or(IdError::MessageId)?;
-            number = (number << 5) | value as u128;
+            let value = base32_value(digit).ok_or(IdError::MessageId)?;
+            number = (number << 5) | value;
         }
         Ok(Self(number))
     }
@@ -193,6 +189,63 @@ impl FromStr for PeerId {
     }
 }
 
+/// A broker's identity on links: the first 16 bytes of the SHA-256 digest of its public key.
+///
+/// It survives a restored store, because the key lies beside the store. Text form: `b-` and 26
+/// base-32 digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BrokerId(pub [u8; 16]);
+
+/// How many base-32 digits stand in the text form of a [`BrokerId`]: 130 bits, the first two zero.
+const BROKER_ID_DIGITS: usize = 26;
+
+impl fmt::Display for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("b-")?;
+        let number = u128::from_be_bytes(self.0);
+        for digit in (0..BROKER_ID_DIGITS).rev() {
+            let value = (number >> (digit * 5)) & 31;
+            f.write_str(
+                std::str::from_utf8(&BASE32[value as usize..=value as usize]).unwrap_or("0"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for BrokerId {
+    type Err = IdError;
+
+    /// Accepts lower case, and the letters that base 32 leaves out where they are mistaken for
+    /// digits (o, i, l).
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let digits = text
+            .strip_prefix("b-")
+            .or_else(|| text.strip_prefix("B-"))
+            .filter(|digits| digits.len() == BROKER_ID_DIGITS)
+            .ok_or(IdError::BrokerId)?;
+        let mut number = 0u128;
+        for digit in digits.bytes() {
+            let value = base32_value(digit).ok_or(IdError::BrokerId)?;
+            if number >> 123 != 0 {
+                return Err(IdError::BrokerId);
+            }
+            number = (number << 5) | value;
+        }
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// Returns the value of a base-32 digit, in either case.
+fn base32_value(digit: u8) -> Option<u128> {
+    let digit = match digit.to_ascii_uppercase() {
+        b'O' => b'0',
+        b'I' | b'L' => b'1',
+        other => other,
+    };
+    BASE32.iter().position(|known| *known == digit).map(|value| value as u128)
+}
+
 /// The identity of a session within one run of the broker. In memory only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
@@ -222,6 +275,9 @@ pub enum IdError {
     /// Not `p-` and a number.
     #[error("a peer id is p- and a number, such as p-7")]
     PeerId,
+    /// Not `b-` and 26 base-32 digits.
+    #[error("a broker id is b- and 26 letters or digits")]
+    BrokerId,
     /// Not `T-` and a number.
     #[error("a task id is T- and a number, such as T-12")]
     TaskId,
@@ -286,6 +342,21 @@ mod tests {
         assert_eq!(text.len(), 18);
         assert_eq!(text.parse(), Ok(id));
         assert_eq!(text.to_lowercase().parse(), Ok(id));
+    }
+
+    #[test]
+    fn a_broker_id_survives_its_text_form() {
+        for bytes in [[0; 16], [0xff; 16], *b"0123456789abcdef"] {
+            let id = BrokerId(bytes);
+            let text = id.to_string();
+            assert_eq!(text.len(), 28);
+            assert_eq!(text.parse(), Ok(id));
+            assert_eq!(text.to_lowercase().parse(), Ok(id));
+        }
+        // The first digit has three bits.
+        for text in ["", "b-", "b-8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "m-00000000000000000000000000"] {
+            assert_eq!(text.parse::<BrokerId>(), Err(IdError::BrokerId), "{text:?}");
+        }
     }
 
     #[test]

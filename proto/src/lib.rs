@@ -13,6 +13,7 @@
 //! - [`hook`] and [`policy`]: the data of a client's hooks, and the policies for mail.
 //! - [`brake`]: threads whose turns are used up, and refused sends.
 //! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: the records that a team shares.
+//! - [`link`]: what crosses a link between two brokers.
 //! - [`request`]: the requests of a program, and the broker's replies and pushes.
 //! - [`reach`]: when a session's model sees a message that is sent now.
 //! - [`refusal`]: the broker's refusals, with the next step.
@@ -29,6 +30,7 @@ pub mod handshake;
 pub mod hook;
 pub mod ids;
 pub mod limits;
+pub mod link;
 pub mod location;
 pub mod message;
 pub mod note;

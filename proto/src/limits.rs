@@ -224,3 +224,39 @@ pub const SEARCH_BEGINNINGS_MAX: usize = 8;
 
 /// Most hits that a search can skip.
 pub const SEARCH_OFFSET_MAX: u32 = 10_000;
+
+/// Deliveries that a link may hold without an answer of the other broker.
+pub const LINK_WINDOW_MESSAGES: usize = 256;
+
+/// Bytes of text that a link may hold without an answer.
+pub const LINK_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// Links that there may be.
+pub const LINKS_MAX: usize = 256;
+
+/// Peers that one link may bring.
+pub const LINK_PEERS_MAX: usize = 500;
+
+/// Pending deliveries that one link may have brought.
+pub const LINK_PENDING_MAX: usize = 5_000;
+
+/// Bytes of text of the pending deliveries that one link may have brought.
+pub const LINK_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Messages that one link may bring in any minute.
+pub const LINK_PER_MINUTE: u32 = 600;
+
+/// A message for another broker becomes a dead letter if it was not relayed within this time: 7
+/// days.
+pub const LINK_DAYS_MS: u64 = 7 * 24 * 3_600_000;
+
+/// How far the clocks of two linked brokers may differ. A broker also takes a message this long
+/// after its time to live, and ends its own not before twice that.
+pub const LINK_CLOCK_MS: u64 = 60_000;
+
+/// How long a broker remembers that a message was withdrawn before it came: a day longer than a
+/// message may be on its way. Messages of other brokers are retained as long.
+pub const LINK_MEMORY_MS: u64 = 8 * 24 * 3_600_000;
+
+/// Withdrawn messages that one link may have named before they came.
+pub const LINK_WITHDRAWN_MAX: usize = 10_000;

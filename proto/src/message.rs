@@ -66,6 +66,8 @@ pub enum Via {
     Shell,
     /// The broker.
     Broker,
+    /// A link: a peer of another broker sent it. Never the person.
+    Remote,
 }
 
 impl Via {
@@ -188,6 +190,8 @@ pub enum Evidence {
     Transcript,
     /// It was printed for the person.
     Printed,
+    /// The recipient's own broker says so, over a link.
+    Receipt,
 }
 
 impl Evidence {
@@ -223,6 +227,8 @@ pub enum Stage {
     Dead,
     /// An operator dropped it.
     Dropped,
+    /// Stored on the recipient's broker, and not settled there, as far as this broker was told.
+    Relayed,
 }
 
 impl Stage {
@@ -232,10 +238,11 @@ impl Stage {
         self.into()
     }
 
-    /// Whether the delivery still waits for its recipient: stored, leased, offered or held.
+    /// Whether the delivery still waits for its recipient: stored, leased, offered, held or
+    /// relayed.
     #[must_use]
     pub fn is_pending(self) -> bool {
-        matches!(self, Self::Stored | Self::Leased | Self::Offered | Self::Held)
+        matches!(self, Self::Stored | Self::Leased | Self::Offered | Self::Held | Self::Relayed)
     }
 }
 
@@ -275,6 +282,12 @@ pub enum TraceEvent {
     Reassigned,
     /// Dropped by an operator.
     Dropped,
+    /// Stored on the recipient's broker.
+    Relayed,
+    /// The recipient's broker does not have it any more: it is sent again.
+    Unrelayed,
+    /// Its sender asked the recipient's broker to withdraw it.
+    Recalled,
 }
 
 impl TraceEvent {
@@ -312,6 +325,10 @@ pub enum Cause {
     Bound,
     /// The record on disk differs from the one that was written.
     Damaged,
+    /// The recipient's broker refused it.
+    RefusedThere,
+    /// No link reached the recipient's broker in time.
+    Unreachable,
 }
 
 impl Cause {

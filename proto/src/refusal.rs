@@ -112,6 +112,10 @@ pub enum ErrorCode {
     VersionConflict,
     /// The person has paused this sender or thread.
     Paused,
+    /// No link has this name.
+    UnknownLink,
+    /// The two ends of a link are one broker, or not the brokers that they were.
+    IdentityConflict,
 }
 
 impl ErrorCode {

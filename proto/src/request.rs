@@ -12,6 +12,7 @@ use crate::brake::{RefusedSend, UsedUpThread};
 use crate::channel::{ChannelInfo, ChannelRequest};
 use crate::hook::{Activity, HookCall, Mode, Report};
 use crate::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
+use crate::link::{LinkInfo, LinkPush, LinkReply, LinkRequest, LinksRequest, There};
 use crate::message::{
     Carrier, Cause, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via,
 };
@@ -248,6 +249,10 @@ pub enum Request {
         /// Offered messages of this session.
         messages: Vec<MessageId>,
     },
+    /// What a link process asks (links). Answer: [`Reply::Link`], or [`Reply::Done`].
+    Link(LinkRequest),
+    /// About links (operators). Answer: [`Reply::Links`].
+    Links(LinksRequest),
 }
 
 /// The scope of a pause: agents' sends in it are refused. The person is never paused.
@@ -283,6 +288,8 @@ pub enum Role {
     Operator,
     /// A client's hook.
     Hook,
+    /// A link process. Refused below an agent's process, unless `operator.allow_from_agents`.
+    Link,
 }
 
 /// A stable key for the same session, by which the broker finds its mailbox again.
@@ -359,6 +366,8 @@ pub struct PeersQuery {
     pub client: Option<String>,
     /// Also peers that have long been offline and have no mail.
     pub all: bool,
+    /// Also peers of other brokers.
+    pub remote: bool,
     /// Start after this one.
     pub after: Option<PeerId>,
 }
@@ -549,6 +558,10 @@ pub enum Reply {
     },
     /// To `Refusals`: newest first.
     Refusals(Vec<RefusedSend>),
+    /// To `Link`.
+    Link(LinkReply),
+    /// To `Links`: by name.
+    Links(Vec<LinkInfo>),
 }
 
 /// The broker's data for a new connection.
@@ -649,6 +662,21 @@ pub struct PeerInfo {
     pub full: bool,
     /// Whether the person paused its sends.
     pub paused: bool,
+    /// The link that it is reached by, where it is a peer of another broker.
+    pub link: Option<PeerLink>,
+    /// The person keeps it out of what other brokers are told.
+    pub hidden: bool,
+}
+
+/// How a peer of another broker is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerLink {
+    /// The link's name.
+    pub name: String,
+    /// The link is up.
+    pub up: bool,
+    /// When the other broker was last heard of.
+    pub heard_at: Option<Timestamp>,
 }
 
 /// A carrier of one session.
@@ -753,6 +781,8 @@ pub struct ShownDelivery {
     pub answered_by: Option<MessageId>,
     /// Its events, oldest first.
     pub trace: Vec<TraceEntry>,
+    /// Where it stands on the recipient's broker, where that is another one and has told it.
+    pub there: Option<There>,
 }
 
 /// A dead letter, or a delivery that expired.
@@ -879,6 +909,8 @@ pub enum Push {
         /// Its value now.
         inbox_socket_in_bypass: bool,
     },
+    /// To a link process.
+    Link(LinkPush),
 }
 
 /// Why the broker ends a connection.
@@ -1047,6 +1079,15 @@ pub enum DeliveryEvent {
     },
     /// Dropped by an operator.
     Dropped,
+    /// Stored on the recipient's broker; or news of it there.
+    Relayed {
+        /// Its stage there.
+        stage: Stage,
+    },
+    /// The recipient's broker does not have it any more.
+    Unrelayed,
+    /// Its sender asked the recipient's broker to withdraw it.
+    Recalled,
 }
 
 impl Event {
@@ -1089,7 +1130,13 @@ impl DeliveryEvent {
             Self::Held => Some(Cause::Policy),
             Self::Expired => Some(Cause::TtlEnded),
             Self::Released | Self::Dropped => Some(Cause::Operator),
-            Self::Leased | Self::Offered { .. } | Self::Acked | Self::Answered => None,
+            Self::Leased
+            | Self::Offered { .. }
+            | Self::Acked
+            | Self::Answered
+            | Self::Relayed { .. }
+            | Self::Unrelayed
+            | Self::Recalled => None,
         }
     }
 

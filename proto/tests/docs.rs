@@ -151,7 +151,7 @@ fn every_type_on_the_wire_is_described_as_it_is() {
     let mut known = BTreeMap::new();
     for file in [
         "request", "brake", "message", "refusal", "hook", "policy", "channel", "question", "task",
-        "note", "search",
+        "note", "search", "link",
     ] {
         known.extend(definitions(&repository_file(&format!("proto/src/{file}.rs"))));
     }
@@ -161,7 +161,9 @@ fn every_type_on_the_wire_is_described_as_it_is() {
         .collect();
     assert_eq!(
         basic,
-        ["MessageId", "PeerId", "TaskId", "Timestamp", "Token"].map(str::to_owned).into()
+        ["MessageId", "PeerId", "BrokerId", "TaskId", "Timestamp", "Token"]
+            .map(str::to_owned)
+            .into()
     );
 
     let mut reached = BTreeSet::new();

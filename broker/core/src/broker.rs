@@ -4,6 +4,7 @@
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, MESSAGES_PER_REQUEST_MAX};
+use peer_proto::link::LinkRequest;
 use peer_proto::policy::Policy;
 use peer_proto::request::{Reply, Request};
 use peer_proto::settings::Limits;
@@ -14,6 +15,7 @@ use crate::rejection::{Act, Rejection};
 use crate::retention::Retention;
 use crate::state::channels::Channels;
 use crate::state::hook_calls::HookCalls;
+use crate::state::links::Links;
 use crate::state::mailboxes::Mailboxes;
 use crate::state::notes::Notes;
 use crate::state::presence::{HUMAN_NAME, OpenConnection, Presence};
@@ -83,6 +85,11 @@ pub struct Broker {
     pub(crate) last_message: MessageId,
     pub(crate) next_peer: PeerId,
     pub(crate) messages: u64,
+    pub(crate) links: Links,
+    /// This run's random number, which links tell other brokers. Absent until a link is served.
+    pub(crate) boot: Option<u64>,
+    /// Mixed from the random bits of all requests, for what is decided without one.
+    entropy: u64,
     last_now: Now,
     /// Nothing expires before this time, on the monotonic clock.
     grace_until_ms: u64,
@@ -107,10 +114,17 @@ impl Broker {
         let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
         let channels = Channels::load(image.shared.channels);
         let last_message = image.last_message.unwrap_or(MessageId::MIN).max(channels.newest_from());
+        let proxies = peers
+            .iter()
+            .filter_map(|record| Some((record.id, record.home.as_ref()?.broker)))
+            .collect();
         let mut broker = Self {
             config,
             presence: Presence::load(peers),
-            mailboxes: Mailboxes::load(image.pending, image.dead),
+            mailboxes: Mailboxes::load(image.pending, image.dead, proxies),
+            entropy: image.links.own.map_or(0, |own| u128::from_be_bytes(own.0) as u64),
+            links: Links::load(image.links),
+            boot: None,
             send_limits: SendLimits::default(),
             hooks: HookCalls::default(),
             channels,
@@ -171,6 +185,10 @@ impl Broker {
                     .unwrap_or_default(),
                 ..Lookups::default()
             },
+            Request::Link(request) => {
+                let messages = self.mail_of_link(connection, request);
+                Lookups { messages, ..Lookups::default() }
+            }
             Request::Read(message)
             | Request::Show(message)
             | Request::Requeue(message)
@@ -180,6 +198,32 @@ impl Broker {
             | Request::Release { message, .. } => one(*message),
             _ => Lookups::default(),
         }
+    }
+
+    /// Returns the messages that a link's request is about. A list beyond the limit is refused
+    /// anyway.
+    fn mail_of_link(&self, connection: ConnectionId, request: &LinkRequest) -> Vec<MessageId> {
+        let mut messages: Vec<MessageId> = match request {
+            LinkRequest::Take(mails) => {
+                mails.iter().flat_map(|mail| [Some(mail.id), mail.reply_to]).flatten().collect()
+            }
+            LinkRequest::Relayed(taken) => taken.iter().map(|taken| taken.message).collect(),
+            LinkRequest::Receipts(receipts) => {
+                receipts.iter().map(|receipt| receipt.message).collect()
+            }
+            LinkRequest::Stand(answers) => answers.iter().map(|(name, _)| name.message).collect(),
+            LinkRequest::States(names) => names.iter().map(|name| name.message).collect(),
+            LinkRequest::Withdraw(messages) => messages.clone(),
+            LinkRequest::Due => self.due_messages(connection),
+            LinkRequest::Ready { .. }
+            | LinkRequest::Open { .. }
+            | LinkRequest::Peers { .. }
+            | LinkRequest::Told(_)
+            | LinkRequest::Unsettled { .. }
+            | LinkRequest::Withdrawn(_) => Vec::new(),
+        };
+        messages.truncate(2 * MESSAGES_PER_REQUEST_MAX);
+        messages
     }
 
     /// Returns the sender to which a request's idempotency key belongs.
@@ -193,8 +237,14 @@ impl Broker {
         let turn = &mut Turn { now, step };
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
-                let open =
-                    OpenConnection { role, ancestors, seat, session: None, waits: Vec::new() };
+                let open = OpenConnection {
+                    role,
+                    ancestors,
+                    seat,
+                    session: None,
+                    waits: Vec::new(),
+                    link: None,
+                };
                 self.presence.connections.insert(connection, open);
                 let authority = self.authority_on(connection);
                 turn.effect(Effect::Welcome { connection, id, authority });
@@ -207,6 +257,7 @@ impl Broker {
                 if !self.presence.connections.contains_key(&connection) {
                     return;
                 }
+                self.entropy = self.entropy.rotate_left(17) ^ facts.entropy;
                 let caller = Caller { connection, id, actor: self.actor_on(connection) };
                 let (changes, effects) = (turn.step.changes.len(), turn.step.effects.len());
                 if let Err(rejection) = self.ask(turn, caller, request, &facts) {
@@ -303,6 +354,8 @@ impl Broker {
             Request::Resume(what) => self.resume(turn, caller, &what),
             Request::Purge { dry_run } => self.purge(caller, dry_run),
             Request::Refusals => self.list_refusals(turn, caller),
+            Request::Link(request) => self.link(turn, caller, request, facts),
+            Request::Links(request) => self.links(turn, caller, request),
         }
     }
 
@@ -347,6 +400,14 @@ impl Broker {
         let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
         let question = self.questions.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
         [overdue, expiry, forget, expected, note, question].into_iter().flatten().min()
+    }
+
+    /// Draws bits that another broker would not draw: they differ in what was asked of each, and in
+    /// its identity. SplitMix64.
+    pub(crate) fn draw(&mut self) -> u32 {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.entropy ^ (self.entropy >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)) as u32
     }
 
     /// Milliseconds until anything may expire.

@@ -6,10 +6,11 @@
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TRACE_ENTRIES_MAX;
+use peer_proto::link::There;
 use peer_proto::message::{Carrier, Cause, Evidence, Stage, TraceEntry, TraceEvent};
 use peer_proto::request::DeliveryEvent;
 
-use crate::record::{Brief, DeliveryRecord};
+use crate::record::{Brief, DeliveryRecord, Relay};
 use crate::state::mailbox::{Lease, MailboxEntry};
 
 /// A legal change of a delivery's stage.
@@ -52,12 +53,26 @@ pub(crate) enum Transition {
     Bind(PeerId),
     /// The person drops a dead letter.
     Drop,
+    /// The recipient's broker has it, and has not settled it.
+    Relay {
+        there: There,
+        /// The run of that broker.
+        boot: u64,
+    },
+    /// The recipient's broker does not have it any more.
+    Unrelay,
+    /// The sender wants the recipient's broker to withdraw it.
+    Recall,
+    /// The recipient's broker says that the model was shown it.
+    PresentThere { there: There, boot: u64 },
 }
 
 impl Transition {
     /// Returns the stage that follows `from`. `None`: the transition is not legal there.
     fn next(self, from: Stage) -> Option<Stage> {
-        use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
+        use Stage::{
+            Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Relayed, Stored,
+        };
         Some(match (self, from) {
             (Self::Hold, Stored) => Held,
             (Self::Release, Held) => Stored,
@@ -69,14 +84,21 @@ impl Transition {
             (Self::Return(_), Offered) => Stored,
             // A recipient may acknowledge a message that it was shown before the broker was killed,
             // or before it became a dead letter.
-            (Self::Present { .. }, Stored | Leased | Offered | Dead) => Presented,
+            (Self::Present { .. }, Stored | Leased | Offered | Relayed | Dead) => Presented,
             (Self::Ack | Self::Answer(_), Presented | Expired | Cancelled | Dropped) => from,
-            (Self::Expire, Stored | Leased | Offered | Held) => Expired,
-            (Self::Cancel(_), Stored | Leased | Offered | Held) => Cancelled,
-            (Self::DeadLetter(_), Stored | Leased | Offered | Held) => Dead,
+            (Self::Expire, Stored | Leased | Offered | Held | Relayed) => Expired,
+            (Self::Cancel(_), Stored | Leased | Offered | Held | Relayed) => Cancelled,
+            (Self::DeadLetter(_), Stored | Leased | Offered | Held | Relayed) => Dead,
             (Self::Requeue | Self::Reassign(_), Dead | Expired) => Stored,
             (Self::Bind(_), Stored | Offered | Held) => from,
-            (Self::Drop, Dead | Expired) => Dropped,
+            (Self::Drop, Dead | Expired | Relayed) => Dropped,
+            // The recipient's broker decides, also if this one had given up.
+            (Self::Relay { .. }, Stored | Leased | Relayed | Dead | Expired) => Relayed,
+            (Self::Unrelay, Relayed) => Stored,
+            (Self::Recall, Stored | Leased | Relayed) => from,
+            (Self::PresentThere { .. }, Stored | Leased | Relayed | Dead | Expired | Cancelled) => {
+                Presented
+            }
             _ => return None,
         })
     }
@@ -98,6 +120,10 @@ impl Transition {
             Self::Requeue => TraceEvent::Requeued,
             Self::Reassign(_) | Self::Bind(_) => TraceEvent::Reassigned,
             Self::Drop => TraceEvent::Dropped,
+            Self::Relay { .. } => TraceEvent::Relayed,
+            Self::Unrelay => TraceEvent::Unrelayed,
+            Self::Recall => TraceEvent::Recalled,
+            Self::PresentThere { .. } => TraceEvent::Presented,
         })
     }
 
@@ -121,6 +147,12 @@ impl Transition {
                 DeliveryEvent::Stored { cause: self.cause(), text: None }
             }
             Self::Drop => DeliveryEvent::Dropped,
+            Self::Relay { there, .. } => DeliveryEvent::Relayed { stage: there.stage },
+            Self::Unrelay => DeliveryEvent::Unrelayed,
+            Self::Recall => DeliveryEvent::Recalled,
+            Self::PresentThere { there, .. } => {
+                DeliveryEvent::Presented { carrier: there.carrier, evidence: Evidence::Receipt }
+            }
         })
     }
 
@@ -128,6 +160,7 @@ impl Transition {
         match self {
             Self::Offer { carrier, .. } => Some(carrier),
             Self::Present { carrier, .. } => carrier,
+            Self::PresentThere { there, .. } => there.carrier,
             _ => None,
         }
     }
@@ -138,12 +171,18 @@ impl Transition {
             Self::Release | Self::Requeue | Self::Reassign(_) | Self::Drop => Some(Cause::Operator),
             Self::Return(cause) | Self::DeadLetter(cause) => Some(cause),
             Self::Present { evidence, .. } => Some(Cause::Evidence(evidence)),
+            Self::PresentThere { .. } => Some(Cause::Evidence(Evidence::Receipt)),
             Self::Expire => Some(Cause::TtlEnded),
             Self::Cancel(cause) => cause,
             Self::Bind(_) => Some(Cause::Bound),
-            Self::Lease(_) | Self::Unlease | Self::Offer { .. } | Self::Ack | Self::Answer(_) => {
-                None
-            }
+            Self::Lease(_)
+            | Self::Unlease
+            | Self::Offer { .. }
+            | Self::Ack
+            | Self::Answer(_)
+            | Self::Relay { .. }
+            | Self::Unrelay
+            | Self::Recall => None,
         }
     }
 
@@ -167,6 +206,10 @@ impl Transition {
             Self::Reassign(_) => "reassign",
             Self::Bind(_) => "bind",
             Self::Drop => "drop",
+            Self::Relay { .. } => "relay",
+            Self::Unrelay => "unrelay",
+            Self::Recall => "recall",
+            Self::PresentThere { .. } => "present-there",
         }
     }
 
@@ -189,6 +232,8 @@ impl DeliveryRecord {
             answered_by: None,
             trace: vec![begun],
             brief,
+            rev: 0,
+            relay: None,
         }
     }
 
@@ -224,16 +269,28 @@ impl DeliveryRecord {
             Transition::Bind(peer) => self.peer = peer,
             Transition::Requeue | Transition::Reassign(_) => {
                 self.attempts = 0;
+                self.relay = None;
                 // A requeued delivery must not expire again at once.
                 self.brief.expires_at = None;
                 if let Transition::Reassign(peer) = transition {
                     self.peer = peer;
                 }
             }
+            Transition::Relay { there, boot } | Transition::PresentThere { there, boot } => {
+                self.relay = Some(Relay { there: Some(there), boot, recalled: self.is_recalled() });
+            }
+            Transition::Unrelay => {
+                self.relay = Some(Relay { there: None, boot: 0, recalled: self.is_recalled() });
+            }
+            Transition::Recall => {
+                let relay = self.relay.unwrap_or(Relay { there: None, boot: 0, recalled: true });
+                self.relay = Some(Relay { recalled: true, ..relay });
+            }
             _ => {}
         }
         let (carrier, cause) = (transition.carrier(), transition.cause());
         if let Some(event) = transition.traced() {
+            self.rev = self.rev.saturating_add(1);
             self.trace(TraceEntry { event, at, carrier, cause });
         }
         transition.event()
@@ -301,6 +358,7 @@ impl MailboxEntry {
                 self.lease = None;
                 self.tried = false;
             }
+            Transition::Relay { .. } => self.lease = None,
             _ => {}
         }
         news
@@ -332,7 +390,7 @@ mod tests {
     use super::*;
     use crate::input::ConnectionId;
 
-    const STAGES: [Stage; 9] = [
+    const STAGES: [Stage; 10] = [
         Stage::Stored,
         Stage::Leased,
         Stage::Offered,
@@ -342,12 +400,21 @@ mod tests {
         Stage::Cancelled,
         Stage::Dead,
         Stage::Dropped,
+        Stage::Relayed,
     ];
 
     const LEASE: Lease =
         Lease { holder: ConnectionId(7), at: Timestamp(5), offered: None, overdue_at_ms: None };
 
-    fn transitions() -> [Transition; 16] {
+    const THERE: There = There {
+        stage: Stage::Offered,
+        at: Timestamp(4),
+        rev: 2,
+        carrier: Some(Carrier::Hook),
+        acked_at: None,
+    };
+
+    fn transitions() -> [Transition; 20] {
         [
             Transition::Hold,
             Transition::Release,
@@ -365,6 +432,10 @@ mod tests {
             Transition::Reassign(PeerId::HUMAN),
             Transition::Bind(PeerId::HUMAN),
             Transition::Drop,
+            Transition::Relay { there: THERE, boot: 1 },
+            Transition::Unrelay,
+            Transition::Recall,
+            Transition::PresentThere { there: THERE, boot: 1 },
         ]
     }
 
@@ -382,6 +453,7 @@ mod tests {
             expires_at: Some(Timestamp(90)),
             text_bytes: 0,
             private: false,
+            origin: None,
         };
         let mut record = DeliveryRecord::accepted(MessageId::MIN, PeerId(9), brief, Timestamp(1));
         record.stage = if stage == Stage::Leased { Stage::Stored } else { stage };

@@ -123,6 +123,8 @@ pub struct Facts {
     pub ended: BTreeSet<Process>,
     /// Whether the disk has too little space to accept anything new.
     pub disk_full: bool,
+    /// The digests of the messages in a [`LinkRequest::Take`](peer_proto::link::LinkRequest::Take).
+    pub mail_digests: Vec<[u8; 32]>,
 }
 
 /// A message as the store has it, without its text.

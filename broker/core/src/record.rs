@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
-use peer_proto::message::{Cause, Intent, Kind, Message, Sender, Stage, TraceEntry, TraceEvent};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::link::{Share, There};
+use peer_proto::message::{
+    Cause, Intent, Kind, Message, Sender, Stage, TraceEntry, TraceEvent, Via,
+};
 use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
@@ -75,6 +78,21 @@ pub struct PeerRecord {
     /// The adapter process that holds the token of its session, where the kernel named it, while it
     /// has one.
     pub adapter_process: Option<Process>,
+    /// Where it really is, if it is a peer of another broker: then this is its proxy.
+    pub home: Option<Home>,
+    /// The person keeps it out of what other brokers are told.
+    pub hidden: bool,
+}
+
+/// The broker that a proxy's peer belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The peer's identity there.
+    pub peer: PeerId,
+    /// Its name there.
+    pub name: String,
 }
 
 impl PeerRecord {
@@ -104,6 +122,8 @@ impl PeerRecord {
             merged_ids: Vec::new(),
             client_process: None,
             adapter_process: None,
+            home: None,
+            hidden: false,
         }
     }
 }
@@ -137,6 +157,19 @@ pub struct MessageHead {
     pub text_bytes: u32,
     /// It was said in a private channel, or answers what was said in private.
     pub private: bool,
+    /// Where a link brought it from. `None`: this broker accepted it.
+    pub origin: Option<Origin>,
+}
+
+/// What a link said of a message that it brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The broker that accepted it.
+    pub broker: BrokerId,
+    /// The door that it came in by there, as the link said.
+    pub via: Via,
+    /// The SHA-256 digest of what the sender said: a repeat has the same.
+    pub digest: [u8; 32],
 }
 
 /// A message, whole. Immutable once stored.
@@ -192,9 +225,31 @@ pub struct DeliveryRecord {
     pub trace: Vec<TraceEntry>,
     /// What the rules need of the message, so that they need not read it.
     pub brief: Brief,
+    /// Counts the durable changes.
+    pub rev: u32,
+    /// How far it is on its recipient's broker. `None`: the recipient is a peer of this broker, or
+    /// that broker has told nothing yet.
+    pub relay: Option<Relay>,
+}
+
+/// How far a delivery to a proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Where it stands there. `None`: nothing was told.
+    pub there: Option<There>,
+    /// The run of that broker that told it. `rev` is compared within one run only.
+    pub boot: u64,
+    /// Its sender wants it withdrawn.
+    pub recalled: bool,
 }
 
 impl DeliveryRecord {
+    /// Whether its sender asked the recipient's broker to withdraw it.
+    #[must_use]
+    pub fn is_recalled(&self) -> bool {
+        self.relay.is_some_and(|relay| relay.recalled)
+    }
+
     /// Whether it was held and never released. Then its recipient has not seen it, even if it has
     /// ended.
     #[must_use]
@@ -224,7 +279,7 @@ pub struct Brief {
     /// The sender's name when it sent.
     pub from_name: String,
     /// The door it came in by.
-    pub via: peer_proto::message::Via,
+    pub via: Via,
     /// Whether it may wake its reader.
     pub intent: Intent,
     /// What it is for.
@@ -243,6 +298,8 @@ pub struct Brief {
     pub text_bytes: u32,
     /// It was said in a private channel, or answers what was said in private.
     pub private: bool,
+    /// The broker that a link brought it from.
+    pub origin: Option<BrokerId>,
 }
 
 impl Brief {
@@ -262,8 +319,53 @@ impl Brief {
             expires_at: head.expires_at,
             text_bytes: head.text_bytes,
             private: head.private,
+            origin: head.origin.map(|origin| origin.broker),
         }
     }
+}
+
+/// A link to another broker: what the person decided of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRecord {
+    /// The other broker.
+    pub broker: BrokerId,
+    /// What it is called here: what stands behind the `@` of its peers' names.
+    pub alias: String,
+    /// What becomes of its mail.
+    pub policy: Policy,
+    /// Whether its requests may wake their recipients.
+    pub wake: bool,
+    /// What it is told of this broker's peers.
+    pub share: Share,
+    /// When it was added.
+    pub first_seen: Timestamp,
+    /// When the other broker was last heard of.
+    pub last_heard: Option<Timestamp>,
+}
+
+/// A receipt that the origin of a message has not confirmed. It has no content: the receipt is made
+/// from the delivery when it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptKey {
+    /// The message's origin.
+    pub broker: BrokerId,
+    /// The message.
+    pub message: MessageId,
+    /// The recipient here.
+    pub peer: PeerId,
+}
+
+/// All that the store has about links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinksImage {
+    /// This broker's identity. Absent: no link was ever made.
+    pub own: Option<BrokerId>,
+    /// The links.
+    pub links: Vec<LinkRecord>,
+    /// Receipts that are due, each with its revision.
+    pub receipts: Vec<(ReceiptKey, u32)>,
+    /// Messages that were withdrawn before they came.
+    pub withdrawn: Vec<(BrokerId, MessageId)>,
 }
 
 /// What the person set for all, while a broker ran.
@@ -324,6 +426,8 @@ pub struct Image {
     pub shared: SharedRecords,
     /// The next task's identity.
     pub next_task: Option<TaskId>,
+    /// The links to other brokers.
+    pub links: LinksImage,
 }
 
 /// The delivery to this very id.

@@ -1,7 +1,7 @@
 //! The reasons why a request is refused, as data. [`wording`](crate::wording) has their texts for
 //! each addressee.
 
-use peer_proto::ids::{MessageId, TaskId};
+use peer_proto::ids::{BrokerId, MessageId, TaskId};
 use peer_proto::limits::RECIPIENTS_MAX;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::task::TaskState;
@@ -43,6 +43,9 @@ pub enum Act {
     ReleaseHeld,
     StopBroker,
     UsePeerctl,
+    ServeLink,
+    ChangeLinks,
+    RenameRemote,
 }
 
 /// The reason why a known name resolves to no mailbox.
@@ -336,6 +339,25 @@ pub enum Rejection {
         /// The reason.
         why: TaskBar,
     },
+    /// No link of this name.
+    UnknownLink {
+        /// The requested name.
+        name: String,
+    },
+    /// The person refuses this link.
+    LinkRefused {
+        /// The link's name.
+        alias: String,
+    },
+    /// A link whose other end is this broker.
+    LinkToItself,
+    /// The identity is not the one that this broker has.
+    OtherIdentity {
+        /// The one that it has.
+        known: BrokerId,
+        /// The other one.
+        own: BrokerId,
+    },
     // ---- what the shell around the rules refuses
     /// The frame is no request of the protocol.
     BadFrame {
@@ -423,6 +445,10 @@ pub enum Crowd {
     Notes,
     /// Requested purges that are under way.
     Purges,
+    /// Links to other brokers.
+    Links,
+    /// Peers of one link.
+    LinkPeers,
 }
 
 impl Rejection {
@@ -485,6 +511,9 @@ impl Rejection {
             Self::UnknownTask(_) => ErrorCode::UnknownTask,
             Self::TaskHeld { .. } => ErrorCode::TaskHeld,
             Self::BadTransition { .. } => ErrorCode::BadTransition,
+            Self::UnknownLink { .. } => ErrorCode::UnknownLink,
+            Self::LinkRefused { .. } => ErrorCode::RefusedByPolicy,
+            Self::LinkToItself | Self::OtherIdentity { .. } => ErrorCode::IdentityConflict,
             Self::BadFrame { .. } => ErrorCode::BadFrame,
             Self::Stopping => ErrorCode::Stopping,
         }

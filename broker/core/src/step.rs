@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Authority, Position, Push, Reply, RequestId};
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{ConnectionId, Lookups};
 use crate::record::{
-    DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
+    DeliveryRecord, KeptRecord, LinkRecord, MessageRecord, PausesRecord, PeerRecord, ReceiptKey,
+    SettingsRecord,
 };
 use crate::shared::{SharedKey, SharedRecord};
 use crate::who::Actor;
@@ -68,6 +69,35 @@ pub enum Change {
     PutPauses(Box<PausesRecord>),
     /// Store the totals as of this step.
     PutKept(KeptRecord),
+    /// Store this broker's identity.
+    PutBroker(BrokerId),
+    /// Store a link, new or in place of its old state.
+    PutLink(Box<LinkRecord>),
+    /// Forget a link, with its due receipts and withdrawn messages.
+    RemoveLink(BrokerId),
+    /// A receipt is due.
+    PutReceipt {
+        /// For whom, and of what.
+        key: ReceiptKey,
+        /// The revision of the delivery.
+        rev: u32,
+    },
+    /// A receipt was confirmed.
+    RemoveReceipt(ReceiptKey),
+    /// A message was withdrawn before it came.
+    PutWithdrawn {
+        /// Its origin.
+        broker: BrokerId,
+        /// The message.
+        message: MessageId,
+    },
+    /// Forget that a message was withdrawn.
+    RemoveWithdrawn {
+        /// Its origin.
+        broker: BrokerId,
+        /// The message.
+        message: MessageId,
+    },
 }
 
 /// An outward verb, released in order after the changes of its batch are durable.
@@ -119,6 +149,17 @@ pub enum Effect {
         attempts: u32,
         /// Whether a model may have been shown it before.
         shown_before: bool,
+    },
+    /// Push a leased message to a link, with its text from the store.
+    Forward {
+        /// The link's connection.
+        connection: ConnectionId,
+        /// The message.
+        message: MessageId,
+        /// The recipients that it is leased for: identity and name on the other broker.
+        to: Vec<(PeerId, String)>,
+        /// This broker.
+        own: BrokerId,
     },
     /// Push something else.
     Push {
@@ -269,7 +310,14 @@ impl Step {
             | Change::PutSettings(_)
             | Change::PutPauses(_)
             | Change::PutKept(_)
-            | Change::PutNextTask(_) => {}
+            | Change::PutNextTask(_)
+            | Change::PutBroker(_)
+            | Change::PutLink(_)
+            | Change::RemoveLink(_)
+            | Change::PutReceipt { .. }
+            | Change::RemoveReceipt(_)
+            | Change::PutWithdrawn { .. }
+            | Change::RemoveWithdrawn { .. } => {}
         }
         self.changes.push(change);
     }

@@ -8,8 +8,8 @@
 use std::fmt;
 
 use peer_proto::ids::{MessageId, PeerId, TaskId};
-use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, NAME_CHARS_MAX};
-use peer_proto::message::Cause;
+use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, LINK_DAYS_MS, NAME_CHARS_MAX};
+use peer_proto::message::{Cause, Stage};
 use peer_proto::refusal::Refusal;
 
 use crate::rejection::{Act, Crowd, NoMailbox, Obstacle, QuestionEnd, Rejection, TaskBar};
@@ -91,6 +91,21 @@ impl Rejection {
     fn hint(&self, to: Addressee) -> String {
         match self {
             Self::NotRegistered => "send Register first".into(),
+            Self::UnknownLink { .. } => to.pick("your user can list the links", "`peerctl link ls` lists them"),
+            Self::LinkRefused { alias } => to.pick(
+                "your user can accept it".to_owned(),
+                format!("`peerctl link set {alias} hold` lets its mail in, held for you"),
+            ),
+            Self::LinkToItself => to.pick_of(
+                "your user can give the copy an identity of its own",
+                "if this machine is a copy of the other, run `peerctl link identity --new` here",
+                "if this machine is a copy of the other, ask the person to run `peerctl link identity --new`",
+            ),
+            Self::OtherIdentity { .. } => to.pick_of(
+                "your user can restore the file link.key",
+                "put the file link.key back, or run `peerctl link identity --new`",
+                "ask the person to put the file link.key back",
+            ),
             Self::AlreadyRegistered => "send Bind or Rename to change its peer or its name".into(),
             Self::HelloTwice => "open another connection for another role".into(),
             Self::NoHello => "send Hello first; the broker closes this connection".into(),
@@ -304,6 +319,8 @@ fn room_for(what: Crowd, to: Addressee) -> String {
             to.pick("memory(action=\"delete\", key=…)", "`peerctl memory delete KEY`")
         ),
         Crowd::Purges => "wait until they are done".into(),
+        Crowd::Links => to.pick("your user can remove some", "remove some with `peerctl link rm`"),
+        Crowd::LinkPeers => "the other broker must share fewer".into(),
     }
 }
 
@@ -394,6 +411,12 @@ impl fmt::Display for Rejection {
             Self::NothingStored => f.write_str("the disk is full, and the broker can store nothing more, not even answers and receipts"),
             Self::AnswerTooLarge => f.write_str("the answer is larger than a frame"),
             Self::Stopping => f.write_str("the broker is stopping"),
+            Self::UnknownLink { name } => write!(f, "no link is called {name:?}"),
+            Self::LinkRefused { alias } => write!(f, "the link {alias} is refused by its policy"),
+            Self::LinkToItself => f.write_str("both ends of the link are this broker"),
+            Self::OtherIdentity { known, own } => {
+                write!(f, "this broker is {known} on its links, and not {own}")
+            }
             Self::NoIndex { reason } => f.write_str(reason),
             Self::SearchDied { deaths, last_words, .. } => write!(f, "the search process died {deaths} times: {last_words}"),
             Self::SearchGivenUp { after_ms } => write!(f, "the broker ended the search after {after_ms} ms"),
@@ -433,6 +456,9 @@ fn act_words(act: Act) -> &'static str {
         Act::ReleaseHeld => "releasing held mail",
         Act::StopBroker => "stopping the broker",
         Act::UsePeerctl => "this",
+        Act::ServeLink => "serving a link",
+        Act::ChangeLinks => "changing links",
+        Act::RenameRemote => "renaming a peer of another machine",
     }
 }
 
@@ -484,6 +510,8 @@ fn crowd(what: Crowd) -> &'static str {
         Crowd::OpenTasks => "open tasks",
         Crowd::Notes => "notes",
         Crowd::Purges => "purges under way",
+        Crowd::Links => "links",
+        Crowd::LinkPeers => "peers of one link",
     }
 }
 
@@ -505,6 +533,10 @@ pub(crate) fn dead_letter(
             "its record in the database is damaged; if the text still matters, send it again"
                 .to_owned()
         }
+        Cause::Unreachable => {
+            let days = LINK_DAYS_MS / 86_400_000;
+            format!("no link reached the other machine within {days} days, or the link was removed")
+        }
         _ => "its recipient was offline for too long and is forgotten".to_owned(),
     };
     let next = to.pick(
@@ -512,6 +544,36 @@ pub(crate) fn dead_letter(
         "`peerctl orphans` requeues, reassigns or drops it",
     );
     format!("your message {message} to {recipient} is a dead letter: {why}. {next}")
+}
+
+/// Tells a sender that another broker refused its message. `reason` is what that broker says.
+pub(crate) fn refused_there(
+    message: MessageId,
+    recipient: &str,
+    reason: &str,
+    to: Addressee,
+) -> String {
+    let next =
+        to.pick("Your user can requeue or drop it", "`peerctl orphans` requeues or drops it");
+    format!(
+        "your message {message} to {recipient} is a dead letter: the other machine refused it: {reason}. {next}"
+    )
+}
+
+/// Tells a sender how its message fares on the recipient's machine.
+pub(crate) fn stands_there(
+    message: MessageId,
+    recipient: &str,
+    there: Stage,
+    to: Addressee,
+) -> String {
+    let what = match there {
+        Stage::Held => "is held on the other machine until its user releases it",
+        Stage::Dead => "is a dead letter on the other machine, whose user can requeue it",
+        _ => "expired on the other machine before it was presented",
+    };
+    let look = to.pick(String::new(), format!(". `peerctl show {message}` shows more"));
+    format!("your message {message} to {recipient} {what}{look}")
 }
 
 /// Tells the person that agents used up a thread.

@@ -102,6 +102,7 @@ fn sent(number: u64, text: &str, stage: Stage) -> [Change; 2] {
         sources: Vec::new(),
         text_bytes: text.len() as u32,
         private: false,
+        origin: None,
     };
     let delivery = delivery(&head, stage);
     let message = MessageRecord { head, idempotency_key: None, text: text.into() };
@@ -124,6 +125,8 @@ fn delivery(head: &MessageHead, stage: Stage) -> DeliveryRecord {
         answered_by: None,
         trace,
         brief: Brief::of(head),
+        rev: 0,
+        relay: None,
     }
 }
 

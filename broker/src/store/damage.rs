@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use peer_core::record::{Brief, DeliveryRecord, MessageHead};
+use peer_core::record::{Brief, DeliveryRecord, MessageHead, Origin};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use serde::Deserialize;
@@ -127,6 +127,8 @@ pub(super) fn stand_in(
         answered_by: None,
         trace,
         brief,
+        rev: 0,
+        relay: None,
     }
 }
 
@@ -145,6 +147,7 @@ fn unknown_brief() -> Brief {
         text_bytes: 0,
         // Whether it was private is lost.
         private: true,
+        origin: None,
     }
 }
 
@@ -174,5 +177,7 @@ pub(super) fn head_from(id: MessageId, deliveries: &[DeliveryRecord]) -> Option<
         sources: Vec::new(),
         text_bytes: brief.text_bytes,
         private: brief.private,
+        // The digest is lost: a repeat of it is refused, and never stored twice.
+        origin: brief.origin.map(|broker| Origin { broker, via: brief.via, digest: [0; 32] }),
     })
 }

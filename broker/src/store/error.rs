@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use peer_core::input::Stopped;
 use peer_core::shared::SharedKey;
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{BrokerId, MessageId, PeerId};
 use peer_proto::message::Stage;
 use thiserror::Error;
 
@@ -35,6 +35,10 @@ pub enum RecordName {
     SharedRecord(SharedKey),
     /// The identity that the next new task gets.
     NextTask,
+    /// A link to another broker.
+    Link(BrokerId),
+    /// This broker's identity on links.
+    Broker,
     /// A row under this key, which names no message.
     Key(u128),
     /// The changes of the last commit: the database was found at an earlier one.
@@ -69,6 +73,8 @@ impl fmt::Display for RecordName {
             Self::Peer(peer) => write!(f, "peer {peer}"),
             Self::Message(message) => write!(f, "message {message}"),
             Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
+            Self::Link(broker) => write!(f, "link to {broker}"),
+            Self::Broker => f.write_str("this broker's identity"),
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
             Self::Pauses => f.write_str("pauses"),

@@ -11,7 +11,7 @@ use peer_proto::policy::Policy;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::error::{Doing, READ, RecordName, StoreError};
-use super::{Snapshot, schema, shared};
+use super::{Snapshot, links, schema, shared};
 
 /// See [`Snapshot::image`].
 pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
@@ -70,6 +70,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
         pauses,
         shared,
         next_task,
+        links: links::load(reading, damage)?,
     })
 }
 

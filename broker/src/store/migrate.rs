@@ -21,10 +21,14 @@ use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
 use super::file::Access;
-use super::{file, open_checked, open_database, record, schema, shared, version_1, version_2};
+use super::{
+    file, links, open_checked, open_database, record, schema, shared, version_1, version_2,
+    version_3,
+};
 
 /// The steps from each schema to the next: the first leads from 1 to 2.
-pub(super) const STEPS: &[Migration] = &[version_1::to_version_2, version_2::to_version_3];
+pub(super) const STEPS: &[Migration] =
+    &[version_1::to_version_2, version_2::to_version_3, version_3::to_version_4];
 
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: u64 = newest(STEPS);
@@ -59,6 +63,7 @@ pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), Sto
     writing.open_table(schema::MESSAGES).doing(WRITE)?;
     writing.open_table(schema::IDEMPOTENCY).doing(WRITE)?;
     shared::create(&writing)?;
+    links::create(&writing)?;
     writing.open_table(schema::REINDEX).doing(WRITE)?;
     for table in schema::DELIVERIES {
         writing.open_table(table).doing(WRITE)?;

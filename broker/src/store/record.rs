@@ -25,7 +25,7 @@ use super::error::{RecordName, StoreError};
 
 /// The version of the records that this build writes, and the only one that it reads outside a
 /// migration.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 
 /// Bytes before the encoded record: the version, and the checksum (CRC-32, little-endian).
 pub(super) const HEAD_BYTES: usize = 5;
@@ -130,6 +130,11 @@ fn checksum(row: &RecordName, body: &[u8]) -> u32 {
         RecordName::Key(number) => sum.update(&number.to_le_bytes()),
         RecordName::LastCommit => sum.update(b"last_commit"),
         RecordName::Page(at) => sum.update(&at.to_le_bytes()),
+        RecordName::Link(broker) => {
+            sum.update(b"link");
+            sum.update(&broker.0);
+        }
+        RecordName::Broker => sum.update(b"broker"),
         RecordName::NextPeer => sum.update(b"next_peer"),
         RecordName::NextTask => sum.update(b"next_task"),
         RecordName::Settings => sum.update(b"settings"),

@@ -75,7 +75,14 @@ impl Reference {
             | Change::PutNextTask(_)
             | Change::PutSettings(_)
             | Change::PutPauses(_)
-            | Change::PutKept(_) => None,
+            | Change::PutKept(_)
+            | Change::PutBroker(_)
+            | Change::PutLink(_)
+            | Change::RemoveLink(_)
+            | Change::PutReceipt { .. }
+            | Change::RemoveReceipt(_)
+            | Change::PutWithdrawn { .. }
+            | Change::RemoveWithdrawn { .. } => None,
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) type DeliveryKey = (u128, u64);
 /// A table of deliveries.
 pub(super) type DeliveryTable = TableDefinition<'static, DeliveryKey, &'static [u8]>;
 
-/// Stored, offered and held deliveries.
+/// Stored, offered, held and relayed deliveries.
 pub(super) const PENDING: DeliveryTable = TableDefinition::new("pending");
 
 /// Dead letters. They are separate from the expired ones, so that counting them only reads the
@@ -78,7 +78,7 @@ pub(super) const DELIVERIES: [DeliveryTable; 4] = [PENDING, DEAD, EXPIRED, SETTL
 /// never stored.
 pub(super) fn table_of(stage: Stage) -> Option<usize> {
     match stage {
-        Stage::Stored | Stage::Offered | Stage::Held => Some(0),
+        Stage::Stored | Stage::Offered | Stage::Held | Stage::Relayed => Some(0),
         Stage::Dead => Some(1),
         Stage::Expired => Some(2),
         Stage::Presented | Stage::Cancelled | Stage::Dropped => Some(3),
@@ -100,6 +100,19 @@ pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 
 /// The identity that the next new task gets, a record of a `u64`. Absent until there was one.
 pub(super) const META_NEXT_TASK: &str = "next_task";
+
+/// Another broker -> the record of the link to it.
+pub(super) const LINKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("links");
+
+/// A message's origin, the message and its recipient here, big-endian -> the revision of the receipt
+/// that is due.
+pub(super) const RECEIPTS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("receipts");
+
+/// A message's origin and the message, big-endian -> nothing: it was withdrawn before it came.
+pub(super) const WITHDRAWN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("withdrawn");
+
+/// This broker's identity on links, a record. Absent: no link was ever made.
+pub(super) const META_BROKER: &str = "broker";
 
 /// A change that the search index must read again: its kind, its number, its key.
 pub(super) type ReferenceRow<'a> = (u8, u128, &'a [u8]);
@@ -128,7 +141,7 @@ const fn shape(keys: Keys, key: Option<usize>) -> Shape {
 
 /// The layout of the rows of each table. redb panics over a text that is no UTF-8, so a damaged
 /// `meta` is not read.
-pub(super) const SHAPES: [(&str, Shape); 13] = [
+pub(super) const SHAPES: [(&str, Shape); 16] = [
     ("meta", shape(Keys::Guarded, None)),
     ("peers", shape(Keys::Number, Some(8))),
     ("messages", shape(Keys::Number, Some(16))),
@@ -140,6 +153,9 @@ pub(super) const SHAPES: [(&str, Shape); 13] = [
     ("questions", shape(Keys::Number, Some(16))),
     ("tasks", shape(Keys::Number, Some(8))),
     ("notes", shape(Keys::Bytes, None)),
+    ("links", shape(Keys::Number, Some(16))),
+    ("receipts", Shape { value: Some(4), ..shape(Keys::Bytes, None) }),
+    ("withdrawn", shape(Keys::Bytes, None)),
     // Two numbers and bytes.
     ("reindex", Shape { value_min: 17, ..shape(Keys::Number, Some(8)) }),
     ("idempotency", Shape { value: Some(16), ..shape(Keys::NumberAndBytes, None) }),

@@ -4,14 +4,15 @@
 //! peer and task were eight plain bytes. Text keys had redb's text type, which panics over bytes
 //! that are no UTF-8. The types here were shipped and never change.
 
-use peer_core::record::{KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{KeptRecord, PausesRecord, SettingsRecord};
 use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
-use super::version_2::{self, DeliveryRecord, MessageRecord, rewrite};
+use super::version_2::{self, DeliveryRecord, MessageRecord};
+use super::version_3::{PeerRecord, rewrite};
 use super::{record, schema};
 
 const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");

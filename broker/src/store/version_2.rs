@@ -9,13 +9,14 @@ use peer_core::record as now;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, Via};
 use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
-use super::{record, schema};
+use super::version_3::rewrite;
+use super::{record, schema, version_3};
 
 /// The version byte of its records.
 pub(super) const VERSION: u8 = 2;
@@ -117,8 +118,7 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
     rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
         let row = MessageId::try_from(key).ok().map(RecordName::Message);
         let changed = |row: &RecordName| {
-            read::<MessageRecord>(row, bytes)
-                .map(|old| record::encode(row, &message(old, &privacy)))
+            read::<MessageRecord>(row, bytes).map(|old| written(row, &message(old, &privacy)))
         };
         match row.as_ref().and_then(changed) {
             Some(changed) => insert(key, changed?.as_slice()),
@@ -131,8 +131,7 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
                 .ok()
                 .map(|message| RecordName::Delivery(message, PeerId(key.1)));
             let changed = |row: &RecordName| {
-                read::<DeliveryRecord>(row, bytes)
-                    .map(|old| record::encode(row, &delivery(old, &privacy)))
+                read::<DeliveryRecord>(row, bytes).map(|old| written(row, &delivery(old, &privacy)))
             };
             match row.as_ref().and_then(changed) {
                 Some(changed) => insert(key, changed?.as_slice()),
@@ -141,7 +140,7 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
         })?;
     }
     raise(writing, schema::PEERS, |key, bytes| {
-        sealed::<now::PeerRecord>(&RecordName::Peer(PeerId(key)), bytes)
+        sealed::<version_3::PeerRecord>(&RecordName::Peer(PeerId(key)), bytes)
     })?;
     raise(writing, schema::QUESTIONS, |key, bytes| match MessageId::try_from(key) {
         Ok(question) => sealed::<QuestionRecord>(
@@ -197,10 +196,10 @@ fn record_messages(writing: &WriteTransaction, privacy: &mut Privacy) -> Result<
     Ok(())
 }
 
-fn message(old: MessageRecord, privacy: &Privacy) -> now::MessageRecord {
+fn message(old: MessageRecord, privacy: &Privacy) -> version_3::MessageRecord {
     let head = old.head;
-    now::MessageRecord {
-        head: now::MessageHead {
+    version_3::MessageRecord {
+        head: version_3::MessageHead {
             private: privacy.private.get(&head.id).copied().unwrap_or(true),
             id: head.id,
             from: head.from,
@@ -220,10 +219,10 @@ fn message(old: MessageRecord, privacy: &Privacy) -> now::MessageRecord {
     }
 }
 
-fn delivery(old: DeliveryRecord, privacy: &Privacy) -> now::DeliveryRecord {
+fn delivery(old: DeliveryRecord, privacy: &Privacy) -> version_3::DeliveryRecord {
     let private = privacy.of(&old);
     let brief = old.brief;
-    now::DeliveryRecord {
+    version_3::DeliveryRecord {
         message: old.message,
         peer: old.peer,
         stage: old.stage,
@@ -231,7 +230,7 @@ fn delivery(old: DeliveryRecord, privacy: &Privacy) -> now::DeliveryRecord {
         acked_at: old.acked_at,
         answered_by: old.answered_by,
         trace: old.trace,
-        brief: now::Brief {
+        brief: version_3::Brief {
             from: brief.from,
             from_name: brief.from_name,
             via: brief.via,
@@ -277,10 +276,16 @@ fn read<T: DeserializeOwned>(row: &RecordName, bytes: &[u8]) -> Option<T> {
     record::unseal_version(row, bytes, VERSION).ok().and_then(|body| record::decode_body(body).ok())
 }
 
+/// Encodes a changed record.
+fn written<T: Serialize>(row: &RecordName, record: &T) -> Result<Vec<u8>, StoreError> {
+    let body = record::encode_body(record).map_err(|source| row.clone().unwritable(source))?;
+    Ok(record::seal_version(row, &body, version_3::VERSION))
+}
+
 /// Gives an unchanged record its new version. Returns other bytes unchanged.
 fn sealed<T: DeserializeOwned>(row: &RecordName, bytes: &[u8]) -> Vec<u8> {
     match (read::<T>(row, bytes), record::unseal_version(row, bytes, VERSION)) {
-        (Some(_), Ok(body)) => record::seal(row, body),
+        (Some(_), Ok(body)) => record::seal_version(row, body, version_3::VERSION),
         _ => bytes.to_vec(),
     }
 }
@@ -297,37 +302,4 @@ where
     rewrite(writing, table, table, |key, bytes: <&[u8] as Value>::SelfType<'_>, insert| {
         insert(key, raised(key, bytes).as_slice())
     })
-}
-
-/// Rewrites the rows of a table, in their order. A missing table is treated as empty.
-pub(super) fn rewrite<
-    K1: Key + 'static,
-    V1: Value + 'static,
-    K2: Key + 'static,
-    V2: Value + 'static,
->(
-    writing: &WriteTransaction,
-    old: TableDefinition<'static, K1, V1>,
-    new: TableDefinition<'static, K2, V2>,
-    each: impl for<'r> Fn(
-        K1::SelfType<'r>,
-        V1::SelfType<'r>,
-        &mut dyn FnMut(K2::SelfType<'_>, V2::SelfType<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    drop(writing.open_table(old).doing(WRITE)?);
-    let aside = TableDefinition::<K1, V1>::new("being_rewritten");
-    writing.rename_table(old, aside).doing(WRITE)?;
-    let from = writing.open_table(aside).doing(WRITE)?;
-    let mut to = writing.open_table(new).doing(WRITE)?;
-    for row in from.iter().doing(WRITE)? {
-        let (key, value) = row.doing(WRITE)?;
-        each(key.value(), value.value(), &mut |key, value| {
-            to.insert(key, value).doing(WRITE)?;
-            Ok(())
-        })?;
-    }
-    drop(from);
-    writing.delete_table(aside).doing(WRITE)?;
-    Ok(())
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::error::{Doing, RecordName, StoreError, WRITE};
 use super::touched::Touched;
-use super::{record, reindex, schema, shared};
+use super::{links, record, reindex, schema, shared};
 
 /// Carries out `changes`, in order.
 pub(super) fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
@@ -24,6 +24,7 @@ pub(super) fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<()
         idempotency: Touched::new(writing, schema::IDEMPOTENCY),
         meta: Touched::new(writing, schema::META),
         shared: shared::SharedTables::new(writing),
+        links: links::Tables::new(writing),
         reindex: reindex::Log::new(writing),
     };
     changes.iter().try_for_each(|change| tables.apply(change))
@@ -37,6 +38,7 @@ struct Tables<'txn> {
     idempotency: Touched<'txn, (u64, &'static [u8]), u128>,
     meta: Touched<'txn, &'static str, &'static [u8]>,
     shared: shared::SharedTables<'txn>,
+    links: links::Tables<'txn>,
     reindex: reindex::Log<'txn>,
 }
 
@@ -81,6 +83,15 @@ impl Tables<'_> {
                 self.put_value(schema::META_PAUSES, &RecordName::Pauses, pauses)
             }
             Change::PutKept(kept) => self.put_value(schema::META_KEPT, &RecordName::Kept, kept),
+            Change::PutBroker(broker) => {
+                self.put_value(schema::META_BROKER, &RecordName::Broker, broker)
+            }
+            Change::PutLink(_)
+            | Change::RemoveLink(_)
+            | Change::PutReceipt { .. }
+            | Change::RemoveReceipt(_)
+            | Change::PutWithdrawn { .. }
+            | Change::RemoveWithdrawn { .. } => self.links.apply(change),
         }
     }
 

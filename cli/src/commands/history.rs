@@ -330,10 +330,11 @@ fn least_settled(one: Stage, other: Stage) -> Stage {
         Stage::Stored => 2,
         Stage::Leased => 3,
         Stage::Offered => 4,
-        Stage::Expired => 5,
-        Stage::Dropped => 6,
-        Stage::Cancelled => 7,
-        Stage::Presented => 8,
+        Stage::Relayed => 5,
+        Stage::Expired => 6,
+        Stage::Dropped => 7,
+        Stage::Cancelled => 8,
+        Stage::Presented => 9,
     };
     if rank(other) < rank(one) { other } else { one }
 }

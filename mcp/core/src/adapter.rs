@@ -272,7 +272,7 @@ impl Adapter {
             }
             // The adapter itself handles hooks and goodbyes, and it never watches; a goodbye comes
             // before the loss.
-            Push::Hook { .. } | Push::Event { .. } | Push::Goodbye(_) => {}
+            Push::Hook { .. } | Push::Event { .. } | Push::Link(_) | Push::Goodbye(_) => {}
         }
     }
 

@@ -169,9 +169,16 @@ fn header(message: &Message, body: &Body, shown_before: bool, home: &str) -> Str
         Via::Person => details.push("through peerctl".to_owned()),
         Via::Shell => details.push("an agent's shell".to_owned()),
         Via::Broker => details.push("the broker".to_owned()),
+        Via::Remote if from.client.is_empty() => {
+            details.push("another machine's person".to_owned());
+        }
+        Via::Remote => {}
     }
     if !from.client.is_empty() {
         details.push(named(&from.client));
+        if from.via == Via::Remote {
+            details.push("another machine".to_owned());
+        }
     }
     if !from.cwd.is_empty() {
         details.push(named(&place(&from.cwd, home)));

@@ -224,6 +224,8 @@ mod tests {
             offered: 0,
             full: false,
             paused: false,
+            link: None,
+            hidden: false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! `PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden` writes the file anew; look at its
 //! difference before you commit it.
 
+mod links;
 mod random;
 mod values;
 
@@ -15,7 +16,8 @@ use std::path::PathBuf;
 use peer_proto::channel::*;
 use peer_proto::codec::{decode, encode};
 use peer_proto::hook::*;
-use peer_proto::ids::{MessageId, Token};
+use peer_proto::ids::{BrokerId, MessageId, Token};
+use peer_proto::link::*;
 use peer_proto::message::*;
 use peer_proto::note::*;
 use peer_proto::policy::*;
@@ -27,6 +29,9 @@ use peer_proto::task::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use links::{
+    frames as link_frames, link_pushes, link_replies, link_requests, links_requests, outcomes,
+};
 use values::{
     channel_requests, delivery_events, events, message_id, note_requests, pausings, pushes,
     refusal_frame, replies, reply_frame, requests, task_acts, task_requests,
@@ -121,6 +126,8 @@ variants!(REQUESTS, request_name, Request, {
     Request::Purge { .. } => "purge",
     Request::Refusals => "refusals",
     Request::Tried { .. } => "tried",
+    Request::Link(_) => "link",
+    Request::Links(_) => "links",
 });
 
 variants!(REPLIES, reply_name, Reply, {
@@ -150,6 +157,8 @@ variants!(REPLIES, reply_name, Reply, {
     Reply::Paused(_) => "paused",
     Reply::Purged { .. } => "purged",
     Reply::Refusals(_) => "refusals",
+    Reply::Link(_) => "link",
+    Reply::Links(_) => "links",
 });
 
 variants!(PUSHES, push_name, Push, {
@@ -162,6 +171,7 @@ variants!(PUSHES, push_name, Push, {
     Push::Goodbye(_) => "goodbye",
     Push::Hook { .. } => "hook",
     Push::Consent { .. } => "consent",
+    Push::Link(_) => "link",
 });
 
 variants!(FRAMES, frame_name, ServerFrame, {
@@ -174,6 +184,7 @@ units!(ROLES, role_name, Role, {
     Adapter => "adapter",
     Operator => "operator",
     Hook => "hook",
+    Link => "link",
 });
 
 units!(SEAT_KINDS, seat_kind_name, SeatKind, {
@@ -225,6 +236,9 @@ variants!(DELIVERY_EVENTS, delivery_event_name, DeliveryEvent, {
     DeliveryEvent::Cancelled { .. } => "cancelled",
     DeliveryEvent::Dead { .. } => "dead",
     DeliveryEvent::Dropped => "dropped",
+    DeliveryEvent::Relayed { .. } => "relayed",
+    DeliveryEvent::Unrelayed => "unrelayed",
+    DeliveryEvent::Recalled => "recalled",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {
@@ -339,6 +353,7 @@ units!(VIAS, via_name, Via, {
     Person => "person",
     Shell => "shell",
     Broker => "broker",
+    Remote => "remote",
 });
 
 units!(CARRIERS, carrier_name, Carrier, {
@@ -357,6 +372,7 @@ units!(EVIDENCES, evidence_name, Evidence, {
     NextTurn => "next_turn",
     Transcript => "transcript",
     Printed => "printed",
+    Receipt => "receipt",
 });
 
 units!(STAGES, stage_name, Stage, {
@@ -369,6 +385,7 @@ units!(STAGES, stage_name, Stage, {
     Cancelled => "cancelled",
     Dead => "dead",
     Dropped => "dropped",
+    Relayed => "relayed",
 });
 
 units!(TRACES, trace_name, TraceEvent, {
@@ -387,6 +404,9 @@ units!(TRACES, trace_name, TraceEvent, {
     Requeued => "requeued",
     Reassigned => "reassigned",
     Dropped => "dropped",
+    Relayed => "relayed",
+    Unrelayed => "unrelayed",
+    Recalled => "recalled",
 });
 
 variants!(CAUSES, cause_name, Cause, {
@@ -400,6 +420,8 @@ variants!(CAUSES, cause_name, Cause, {
     Cause::Policy => "policy",
     Cause::Bound => "bound",
     Cause::Damaged => "damaged",
+    Cause::RefusedThere => "refused_there",
+    Cause::Unreachable => "unreachable",
 });
 
 units!(CODES, code_name, ErrorCode, {
@@ -434,6 +456,77 @@ units!(CODES, code_name, ErrorCode, {
     BadTransition => "bad_transition",
     VersionConflict => "version_conflict",
     Paused => "paused",
+    UnknownLink => "unknown_link",
+    IdentityConflict => "identity_conflict",
+});
+
+variants!(LINK_REQUESTS, link_request_name, LinkRequest, {
+    LinkRequest::Ready { .. } => "ready",
+    LinkRequest::Open { .. } => "open",
+    LinkRequest::Peers { .. } => "peers",
+    LinkRequest::Take(_) => "take",
+    LinkRequest::Relayed(_) => "relayed",
+    LinkRequest::Receipts(_) => "receipts",
+    LinkRequest::Told(_) => "told",
+    LinkRequest::Due => "due",
+    LinkRequest::States(_) => "states",
+    LinkRequest::Stand(_) => "stand",
+    LinkRequest::Unsettled { .. } => "unsettled",
+    LinkRequest::Withdraw(_) => "withdraw",
+    LinkRequest::Withdrawn(_) => "withdrawn",
+});
+
+variants!(LINK_REPLIES, link_reply_name, LinkReply, {
+    LinkReply::Ready { .. } => "ready",
+    LinkReply::Opened { .. } => "opened",
+    LinkReply::Taken(_) => "taken",
+    LinkReply::Due(_) => "due",
+    LinkReply::States(_) => "states",
+    LinkReply::Unsettled { .. } => "unsettled",
+    LinkReply::Withdrawn(_) => "withdrawn",
+});
+
+variants!(LINK_PUSHES, link_push_name, LinkPush, {
+    LinkPush::Mail(_) => "mail",
+    LinkPush::ReceiptsDue => "receipts_due",
+    LinkPush::Cards { .. } => "cards",
+    LinkPush::Withdraw(_) => "withdraw",
+});
+
+variants!(LINKS_REQUESTS, links_request_name, LinksRequest, {
+    LinksRequest::List => "list",
+    LinksRequest::Add { .. } => "add",
+    LinksRequest::Set { .. } => "set",
+    LinksRequest::Rename { .. } => "rename",
+    LinksRequest::Remove { .. } => "remove",
+    LinksRequest::Hide { .. } => "hide",
+});
+
+variants!(OUTCOMES, outcome_name, Outcome, {
+    Outcome::Has(_) => "has",
+    Outcome::Later { .. } => "later",
+    Outcome::Refused { .. } => "refused",
+});
+
+variants!(LINK_FRAMES, link_frame_name, Frame, {
+    Frame::Hello(_) => "hello",
+    Frame::Peers { .. } => "peers",
+    Frame::Mail(_) => "mail",
+    Frame::Taken(_) => "taken",
+    Frame::Receipts(_) => "receipts",
+    Frame::Told(_) => "told",
+    Frame::Withdraw(_) => "withdraw",
+    Frame::Withdrawn(_) => "withdrawn",
+    Frame::Ask(_) => "ask",
+    Frame::States(_) => "states",
+    Frame::Ping => "ping",
+    Frame::Bye { .. } => "bye",
+});
+
+units!(SHARES, share_name, Share, {
+    None => "none",
+    Names => "names",
+    Summaries => "summaries",
 });
 
 /// A vector per value, named by its variant.
@@ -492,6 +585,12 @@ fn vectors() -> Vec<Vector> {
     all.extend(each("task_act", task_act_name, &task_acts()));
     all.extend(each("note_request", note_request_name, &note_requests()));
     all.extend(each("pausing", pausing_name, &pausings()));
+    all.extend(each("link_request", link_request_name, &link_requests()));
+    all.extend(each("link_reply", link_reply_name, &link_replies()));
+    all.extend(each("link_push", link_push_name, &link_pushes()));
+    all.extend(each("links_request", links_request_name, &links_requests()));
+    all.extend(each("outcome", outcome_name, &outcomes()));
+    all.extend(each("share", share_name, SHARES));
     all.extend(each("intent", intent_name, INTENTS));
     all.extend(each("kind", kind_name, KINDS));
     all.extend(each("via", via_name, VIAS));
@@ -510,26 +609,34 @@ fn vectors() -> Vec<Vector> {
         Cause::Policy,
         Cause::Bound,
         Cause::Damaged,
+        Cause::RefusedThere,
+        Cause::Unreachable,
     ];
     all.extend(each("cause", cause_name, &causes));
     all.push(vector("token", Token([0xa5; 32])));
     all.push(vector("message_id", message_id(0xdead_beef)));
+    all.push(vector("broker_id", BrokerId([0x11; 16])));
     for number in [0, 250, 251, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
         all.push(vector(format!("integer.{number}"), number));
     }
     all
 }
 
-fn golden_path() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/v1.txt"))
+/// The frames between two link processes, which have a protocol of their own.
+fn link_vectors() -> Vec<Vector> {
+    each("frame", link_frame_name, &link_frames())
+}
+
+fn golden_path(file: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden")).join(file)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
-fn golden() -> BTreeMap<String, Vec<u8>> {
-    let text = std::fs::read_to_string(golden_path()).unwrap();
+fn golden(file: &str) -> BTreeMap<String, Vec<u8>> {
+    let text = std::fs::read_to_string(golden_path(file)).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let entry = |line: &str| {
         let mut words = line.split_whitespace();
@@ -541,31 +648,39 @@ fn golden() -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn the_bytes_are_the_golden_bytes() {
-    let vectors = vectors();
+    check_golden("v1.txt", "Protocol version 1", &vectors());
+}
+
+#[test]
+fn the_bytes_between_links_are_the_golden_bytes() {
+    check_golden("link-v1.txt", "Link protocol version 1", &link_vectors());
+}
+
+fn check_golden(file: &str, what: &str, vectors: &[Vector]) {
     if std::env::var_os("PEERD_WRITE_GOLDEN").is_some_and(|value| value == "1") {
-        let mut text = String::from(
-            "# Protocol version 1: a name and the bytes of a frame's payload, or of one value within a payload.\n\
-             # proto/tests/golden.rs has the values. Written by PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden\n\n",
+        let mut text = format!(
+            "# {what}: a name and the bytes of a frame's payload, or of one value within a payload.\n\
+             # proto/tests/golden has the values. Written by PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden\n\n",
         );
-        for vector in &vectors {
+        for vector in vectors {
             writeln!(text, "{} {}", vector.name, hex(&vector.bytes)).unwrap();
         }
-        std::fs::write(golden_path(), text).unwrap();
+        std::fs::write(golden_path(file), text).unwrap();
     }
-    let golden = golden();
-    for vector in &vectors {
+    let golden = golden(file);
+    for vector in vectors {
         let expected = golden
             .get(&vector.name)
             .unwrap_or_else(|| panic!("{} has no golden bytes", vector.name));
         assert_eq!(hex(&vector.bytes), hex(expected), "{}", vector.name);
         assert_eq!((vector.says)(expected), Ok(true), "{}", vector.name);
     }
-    assert_eq!(golden.len(), vectors.len(), "golden/v1.txt has vectors that no value has");
+    assert_eq!(golden.len(), vectors.len(), "golden/{file} has vectors that no value has");
 }
 
 #[test]
 fn a_payload_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
-    for vector in vectors() {
+    for vector in vectors().into_iter().chain(link_vectors()) {
         for length in 0..vector.bytes.len() {
             assert!(
                 (vector.says)(&vector.bytes[..length]).is_err(),
@@ -598,6 +713,11 @@ fn every_variant_has_a_vector() {
         ("task_act", TASK_ACTS),
         ("note_request", NOTE_REQUESTS),
         ("pausing", PAUSINGS),
+        ("link_request", LINK_REQUESTS),
+        ("link_reply", LINK_REPLIES),
+        ("link_push", LINK_PUSHES),
+        ("links_request", LINKS_REQUESTS),
+        ("outcome", OUTCOMES),
         ("cause", CAUSES),
     ];
     for (group, variants) in groups {
@@ -605,6 +725,10 @@ fn every_variant_has_a_vector() {
             let name = format!("{group}.{variant}");
             assert!(names.contains(name.as_str()), "{name} has no vector");
         }
+    }
+    let frames: BTreeSet<String> = link_vectors().into_iter().map(|vector| vector.name).collect();
+    for variant in LINK_FRAMES {
+        assert!(frames.contains(&format!("frame.{variant}")), "frame.{variant} has no vector");
     }
     assert_eq!(CODES, ErrorCode::ALL, "ErrorCode::ALL is not in wire order");
 }

@@ -1,5 +1,6 @@
 //! One value per variant: with every optional part present, and, named `.bare`, with none.
 
+use crate::links::{link_infos, link_pushes, link_replies, link_requests, links_requests, there};
 use peer_proto::brake::*;
 use peer_proto::channel::*;
 use peer_proto::hook::*;
@@ -76,6 +77,7 @@ pub(crate) fn shown() -> Shown {
             TraceEntry { event: TraceEvent::Stored, at: AT, carrier: None, cause: None },
             trace(),
         ],
+        there: Some(there()),
     };
     Shown { message: message(), deliveries: vec![delivery] }
 }
@@ -154,6 +156,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 state: Some("idle".into()),
                 client: Some("codex".into()),
                 all: true,
+                remote: true,
                 after: Some(PeerId(2)),
             }),
         ),
@@ -317,6 +320,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Purge { dry_run: true }),
         ("", Request::Refusals),
         ("", Request::Tried { messages: ids }),
+        ("", Request::Link(link_requests().remove(0))),
+        ("", Request::Links(links_requests().remove(0))),
     ]
 }
 
@@ -444,6 +449,8 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         offered: 1,
         full: false,
         paused: true,
+        link: Some(PeerLink { name: "desk".into(), up: true, heard_at: Some(AT) }),
+        hidden: true,
     };
     let accepted = SentDelivery {
         peer: PeerId(3),
@@ -635,6 +642,8 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
                 beginning: "and one more thing".into(),
             }]),
         ),
+        ("", Reply::Link(link_replies().remove(0))),
+        ("", Reply::Links(link_infos())),
     ]
 }
 
@@ -716,6 +725,9 @@ pub(crate) fn delivery_events() -> Vec<DeliveryEvent> {
         DeliveryEvent::Cancelled { cause: Some(Cause::Operator) },
         DeliveryEvent::Dead { cause: Cause::AttemptsExceeded },
         DeliveryEvent::Dropped,
+        DeliveryEvent::Relayed { stage: Stage::Offered },
+        DeliveryEvent::Unrelayed,
+        DeliveryEvent::Recalled,
     ]
 }
 
@@ -737,6 +749,7 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
         ("", Push::Goodbye(Goodbye::Stopping)),
         ("", Push::Hook { call: 9, hook: Box::new(hook()) }),
         ("", Push::Consent { inbox_socket_in_bypass: true }),
+        ("", Push::Link(link_pushes().remove(0))),
     ]
 }
 

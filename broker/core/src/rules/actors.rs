@@ -30,6 +30,7 @@ impl Broker {
                     Actor::Shell { agent, is_trusted: self.config.allow_operator_from_agents }
                 }
             }),
+            Role::Link => None,
             Role::Adapter | Role::Hook => {
                 open.session.as_ref().map(|session| Actor::Session(session.peer))
             }

@@ -25,6 +25,13 @@ impl Broker {
         while let Some((_, message, peer)) =
             self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall)
         {
+            let is_over = |entry: &MailboxEntry| {
+                entry.record.brief.expires_at.is_some_and(|at| at <= turn.now.wall)
+            };
+            if !self.mailboxes.get(peer, message).is_some_and(is_over) {
+                self.dead_letter(turn, peer, message, Cause::Unreachable);
+                continue;
+            }
             let Some(record) = self.end(turn, peer, message, Transition::Expire) else { break };
             ended.push(record);
         }
@@ -136,12 +143,34 @@ impl Broker {
         }
         let mut deliveries = Vec::new();
         for peer in pending {
-            self.end(turn, peer, message, Transition::Cancel(cause));
-            deliveries.push((self.name_of(peer), Stage::Cancelled));
+            let stage = self.withdraw_from(turn, peer, message, cause);
+            deliveries.push((self.name_of(peer), stage));
             self.fill_window(turn, peer);
         }
         turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
+    }
+
+    /// Withdraws a pending delivery. If a copy of it may be on another broker, that broker is asked,
+    /// and decides. Returns the stage that follows.
+    pub(crate) fn withdraw_from(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        cause: Option<Cause>,
+    ) -> Stage {
+        let stage = self.mailboxes.get(peer, message).map(MailboxEntry::stage);
+        match stage {
+            Some(stage) if stage != Stage::Held && self.mailboxes.broker_of(peer).is_some() => {
+                self.recall(turn, peer, message);
+                stage
+            }
+            _ => {
+                self.end(turn, peer, message, Transition::Cancel(cause));
+                Stage::Cancelled
+            }
+        }
     }
 
     pub(crate) fn requeue(

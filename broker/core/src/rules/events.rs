@@ -90,6 +90,17 @@ impl Broker {
     /// Sends an event to watchers. `concerns`: the peers that the event is about.
     pub(crate) fn emit(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
         self.emit_where(turn, concerns, event, |_| true);
+        let is_of_peer = matches!(
+            event,
+            Event::PeerOnline { .. }
+                | Event::PeerOffline { .. }
+                | Event::PeerRenamed { .. }
+                | Event::PeerForgotten { .. }
+                | Event::PeerChanged { .. }
+        );
+        if is_of_peer {
+            self.share_peers(turn, concerns);
+        }
     }
 
     /// Sends an event to those watchers that may see it.

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::check::{check_count, check_length};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
-use crate::record::{Brief, DeliveryRecord};
+use crate::record::{Brief, DeliveryRecord, ReceiptKey};
 use crate::rejection::{Act, Rejection};
 use crate::state::mailbox::{Lease, MailboxEntry};
 use crate::state::presence::{Matcher, Wait};
@@ -48,7 +48,12 @@ pub(crate) struct Settlement {
 impl Broker {
     /// Leases deliveries to the receiving session of a peer until its window is full.
     pub(crate) fn fill_window(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
-        let Some(reader) = self.presence.reader(peer) else { return };
+        let Some(reader) = self.presence.reader(peer) else {
+            if let Some(broker) = self.mailboxes.broker_of(peer) {
+                self.fill_link(turn, broker);
+            }
+            return;
+        };
         while let Some(mailbox) = self.mailboxes.of(peer) {
             let (messages, bytes) = mailbox.window();
             let Some(message) = mailbox.first_ready() else { return };
@@ -534,6 +539,11 @@ impl Broker {
     ) {
         self.mailboxes.count(was, Some(record.stage));
         turn.change(Change::PutDelivery { record: Box::new(record.clone()), was });
+        // The answer to the link tells of a new delivery.
+        if let (Some(broker), Some(_)) = (record.brief.origin, was) {
+            let key = ReceiptKey { broker, message: record.message, peer: record.peer };
+            self.put_receipt(turn, key, record.rev);
+        }
     }
 
     /// Removes a delivery from the store. `record` is its state there.
@@ -544,6 +554,10 @@ impl Broker {
             peer: record.peer,
             was: record.stage,
         });
+        if let Some(broker) = record.brief.origin {
+            let key = ReceiptKey { broker, message: record.message, peer: record.peer };
+            self.put_receipt(turn, key, record.rev.saturating_add(1));
+        }
     }
 
     /// Tells the session that held a delivery that it does not hold it any more. Skips the session

@@ -6,13 +6,15 @@ use std::ops::{Bound, ControlFlow};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::Stage;
-use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
+use peer_proto::request::{
+    HistoryQuery, InboxEntry, PeerInfo, PeerLink, PeersQuery, Position, Reply,
+};
 
 use crate::broker::Broker;
 use crate::check::check_length;
 use crate::counts::Counts;
 use crate::input::{Facts, Now};
-use crate::record::{DeliveryRecord, PeerRecord};
+use crate::record::{DeliveryRecord, Home, PeerRecord};
 use crate::rejection::{Act, Rejection};
 use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::is_same_place;
@@ -75,6 +77,7 @@ impl Broker {
             let listed = query.all
                 || pending
                 || self.presence.is_online(record.id)
+                || self.presence.is_listed(record.id)
                 || is_listed(turn.now.wall, record.last_seen);
             let fields = [
                 &record.name,
@@ -88,6 +91,7 @@ impl Broker {
                 .as_ref()
                 .is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
             record.id != PeerId::HUMAN
+                && (query.remote || record.home.is_none())
                 && listed
                 && found
                 && query
@@ -136,8 +140,17 @@ impl Broker {
         session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
+    fn peer_link(&self, home: &Home) -> PeerLink {
+        let record = self.links.get(home.broker);
+        PeerLink {
+            name: record.map(|record| record.alias.clone()).unwrap_or_default(),
+            up: self.links.live(home.broker).is_some(),
+            heard_at: record.and_then(|record| record.last_heard),
+        }
+    }
+
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {
-        let online = self.presence.is_online(record.id);
+        let online = self.presence.is_online(record.id) || self.links.is_online(record.id);
         let session =
             self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
         let mailbox = self.mailboxes.of(record.id);
@@ -169,6 +182,8 @@ impl Broker {
             full: mailbox
                 .is_some_and(|mailbox| mailbox.len() as u32 >= self.config.limits.pending_per_peer),
             paused: self.pauses.peers.iter().any(|paused| self.is_same(record.id, *paused)),
+            link: record.home.as_ref().map(|home| self.peer_link(home)),
+            hidden: record.hidden,
         }
     }
 

@@ -31,6 +31,17 @@ mod lease;
 
 mod dead_letters;
 
+// Links to other brokers.
+mod cards;
+mod proxies;
+mod receipts;
+mod relay;
+
+mod take;
+
+mod link;
+mod links;
+
 // Hooks of clients.
 mod hooks;
 

@@ -47,8 +47,10 @@ impl Notice {
 impl Broker {
     /// Posts a notice. A peer that is not retained gets none.
     pub(crate) fn post_notice(&mut self, turn: &mut Turn<'_>, notice: Notice) {
-        let Some(to) = self.presence.current(notice.to) else { return };
-        let id = MessageId::next(self.last_message, turn.now.wall, 0);
+        // A peer of another broker learns of its mail by receipts.
+        let to = self.presence.current(notice.to);
+        let Some(to) = to.filter(|to| self.mailboxes.broker_of(*to).is_none()) else { return };
+        let id = MessageId::next(self.last_message, turn.now.wall, self.draw());
         let head = MessageHead {
             id,
             from: Sender {
@@ -69,6 +71,7 @@ impl Broker {
             sources: Vec::new(),
             text_bytes: notice.text.len() as u32,
             private: notice.private,
+            origin: None,
         };
         let brief = Brief::of(&head);
         let record = MessageRecord { head, idempotency_key: None, text: notice.text };

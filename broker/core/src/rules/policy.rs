@@ -38,6 +38,12 @@ impl Broker {
         original: Option<&StoredMessage>,
     ) -> Policy {
         let free = matches!(sender.via, Via::Person | Via::Broker);
+        // A proxy's own broker decides what becomes of mail to it, unless the person set something
+        // for it here.
+        let own = self.presence.get(recipient).and_then(|record| record.policy);
+        if self.mailboxes.broker_of(recipient).is_some() {
+            return if free { Policy::Accept } else { own.unwrap_or(Policy::Accept) };
+        }
         if free || recipient == PeerId::HUMAN || recipient == sender.peer {
             return Policy::Accept;
         }
@@ -57,7 +63,12 @@ impl Broker {
 
     /// Whether `original` is a request of this recipient that this sender has not answered yet: the
     /// recipient asked for the reply.
-    fn has_asked(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
+    pub(crate) fn has_asked(
+        &self,
+        reader: PeerId,
+        sender: PeerId,
+        original: &StoredMessage,
+    ) -> bool {
         let wants = original.head.intent == Intent::Request || original.head.kind == Kind::Question;
         let asked = wants && self.is_same(reader, original.head.from.peer);
         // The shell of an unknown agent does not answer questions to the person on the person's

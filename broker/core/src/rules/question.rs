@@ -13,7 +13,6 @@ use peer_proto::request::{Reply, Send};
 use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::Broker;
-use crate::delivery::Transition;
 use crate::input::{Facts, StoredMessage};
 use crate::rejection::{Act, Crowd, QuestionEnd, Rejection};
 use crate::rules::audience::Audience;
@@ -213,7 +212,7 @@ impl Broker {
             let unseen =
                 self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
             if unseen {
-                self.end(turn, peer, question, Transition::Cancel(None));
+                self.withdraw_from(turn, peer, question, None);
                 self.fill_window(turn, peer);
             }
         }

@@ -8,6 +8,7 @@
 //! because the ids continue from it.
 
 use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::limits::LINK_MEMORY_MS;
 use peer_proto::message::{Kind, Stage};
 
 use crate::broker::Broker;
@@ -140,6 +141,13 @@ impl Broker {
         }
     }
 
+    /// Counts a message that is older than the newest one: the totals are recorded anew, because
+    /// those of the store are counted by id.
+    pub(crate) fn record_late(&mut self, turn: &mut Turn<'_>, id: MessageId) {
+        self.retaining.bring_forward(id.accepted_at().plus_ms(self.shortest_ms()));
+        turn.change(Change::PutKept(self.kept()));
+    }
+
     /// Makes a pass due after a task has ended.
     pub(crate) fn record_task_ended(&mut self, now: Now) {
         let at = now.wall.plus_ms(self.config.retention.tasks_ms);
@@ -185,6 +193,11 @@ impl Broker {
         if waits || id == self.last_message || self.questions.is_open(id) {
             return RetentionVerdict::Stays;
         }
+        // A repeat of it may come until then, and must be recognised.
+        let remembered_until = id.accepted_at().plus_ms(LINK_MEMORY_MS);
+        if stored.head.origin.is_some() && remembered_until > now.wall {
+            return RetentionVerdict::StaysUntil(remembered_until);
+        }
         let bounds = &self.config.retention;
         let ends = stored.deliveries.iter().map(|delivery| {
             let settled_at = delivery.trace.last().map_or(stored.head.sent_at, |entry| entry.at);
@@ -217,6 +230,11 @@ impl Broker {
             return;
         }
         turn.change(Change::RemoveMessage(head.id));
+        if let Some(origin) = head.origin {
+            for key in self.links.forget_due(origin.broker, head.id) {
+                turn.change(Change::RemoveReceipt(key));
+            }
+        }
         self.forget_question(turn, head.id);
         self.messages -= 1;
         dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));

@@ -199,6 +199,7 @@ impl Broker {
             sources: sources_of(send, kind),
             text_bytes: send.text.len() as u32,
             private,
+            origin: None,
         };
         Ok(Posting::New(Box::new(NewMessage { head, class, accepted, refused, answers, sent })))
     }
@@ -270,15 +271,34 @@ impl Broker {
         brief: &Brief,
     ) {
         let id = record.head.id;
-        self.last_message = id;
+        // A message of another broker may be older than the newest one here.
+        let is_late = id < self.last_message;
+        self.last_message = self.last_message.max(id);
         self.messages += 1;
         self.record_stored(turn.now, record.text.len());
+
         // If the message is held for anybody, only the person may read its text, and other actors
         // may be watching.
         let is_told =
             self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
         let text = is_told.then(|| record.text.clone());
         turn.change(Change::PutMessage(Box::new(record)));
+        if is_late {
+            self.record_late(turn, id);
+        }
+        self.store_deliveries(turn, id, recipients, brief, text);
+    }
+
+    /// Stores deliveries of a stored message, and pushes those that are not held. `text` is for
+    /// watchers.
+    pub(crate) fn store_deliveries(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: MessageId,
+        recipients: &[(PeerId, Stage)],
+        brief: &Brief,
+        text: Option<String>,
+    ) {
         for (peer, stage) in recipients {
             let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), turn.now.wall);
             let held = *stage == Stage::Held;
@@ -304,7 +324,7 @@ impl Broker {
     }
 
     /// Records a reply as evidence that its sender read the message that it answers.
-    fn record_reply(
+    pub(crate) fn record_reply(
         &mut self,
         turn: &mut Turn<'_>,
         reader: PeerId,
@@ -484,7 +504,7 @@ impl Broker {
             peer,
             name: self.name_of(peer),
             stage: verdict.ok(),
-            online: self.presence.is_online(peer),
+            online: self.presence.is_online(peer) || self.links.is_online(peer),
             carriers: self.presence.carriers(peer),
             activity: self
                 .presence

@@ -420,6 +420,9 @@ impl Broker {
         if subject == PeerId::HUMAN {
             return Err(Rejection::NotPermitted { act: Act::RenamePerson });
         }
+        if self.mailboxes.broker_of(subject).is_some() {
+            return Err(Rejection::NotPermitted { act: Act::RenameRemote });
+        }
         check_name(&new_name)?;
         if self.presence.by_name(&new_name).is_some_and(|owner| owner != subject) {
             return Err(Rejection::NameTaken { name: new_name });
@@ -491,6 +494,7 @@ impl Broker {
             self.return_leases(turn, session.peer, connection);
             self.leave_peer(turn, session.peer);
         }
+        self.close_link(turn, connection);
         self.presence.hang_up(connection);
         self.hang_up_hooks(turn, connection);
     }
@@ -549,7 +553,7 @@ impl Broker {
         }
     }
 
-    fn forget_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
+    pub(crate) fn forget_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         for message in self.mailboxes.messages(peer, |_| true) {
             self.dead_letter(turn, peer, message, Cause::PeerForgotten);
         }
@@ -557,6 +561,8 @@ impl Broker {
         self.end_memberships(turn, peer);
         self.forget_pauses(turn, peer);
         if let Some(record) = self.presence.remove(peer) {
+            self.mailboxes.remove_proxy(peer);
+            self.links.set_online(peer, false);
             turn.change(Change::RemovePeer(peer));
             self.send_limits.forget(peer);
             self.emit(turn, &[peer], &Event::PeerForgotten { peer: record.name });

@@ -2,7 +2,7 @@
 //!
 //! Knows deliveries, their stages and their leases. Does not know permissions, nor names.
 //! Invariants: a pending delivery is in exactly one mailbox, and a settled one in none. A delivery
-//! is in `ready` exactly while it is neither leased nor held.
+//! is in `ready` exactly while it is neither leased, nor held, nor relayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -67,6 +67,11 @@ impl MailboxEntry {
         self.lease.and_then(|lease| lease.overdue_at_ms)
     }
 
+    /// Whether a session or a link could lease it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lease.is_none() && !matches!(self.record.stage, Stage::Held | Stage::Relayed)
+    }
+
     /// Whether its lease counts against its session's window: pushed, and not yet offered.
     pub(crate) fn in_window(&self) -> bool {
         self.lease.is_some_and(|lease| lease.offered.is_none())
@@ -83,6 +88,7 @@ pub(crate) struct Mailbox {
     window_bytes: usize,
     held: usize,
     leased: usize,
+    relayed: usize,
 }
 
 impl Mailbox {
@@ -96,6 +102,11 @@ impl Mailbox {
 
     pub(crate) fn leased(&self) -> usize {
         self.leased
+    }
+
+    /// Counts the deliveries that are stored on their recipient's broker.
+    pub(crate) fn relayed(&self) -> usize {
+        self.relayed
     }
 
     /// Counts the deliveries that were offered by the session that holds them, and not proved.
@@ -156,20 +167,19 @@ impl Mailbox {
             counted.count(entry, true);
         }
         assert_eq!(
-            (self.held, self.leased, self.window_bytes),
-            (counted.held, counted.leased, counted.window_bytes)
+            (self.held, self.leased, self.relayed, self.window_bytes),
+            (counted.held, counted.leased, counted.relayed, counted.window_bytes)
         );
         assert_eq!((&self.ready, &self.window), (&counted.ready, &counted.window));
         for message in &self.ready {
             let entry = &self.entries[message];
-            let is_ready = entry.lease.is_none() && entry.record.stage != Stage::Held;
-            assert!(is_ready, "{message} is ready while it is neither leased nor held");
+            assert!(entry.is_ready(), "{message} is ready while nothing keeps it from its reader");
         }
     }
 
     fn count(&mut self, entry: &MailboxEntry, add: bool) {
         let held = entry.record.stage == Stage::Held;
-        if entry.lease.is_none() && !held {
+        if entry.is_ready() {
             if add {
                 self.ready.insert(entry.record.message);
             } else {
@@ -181,6 +191,7 @@ impl Mailbox {
         };
         adjust(&mut self.held, usize::from(held));
         adjust(&mut self.leased, usize::from(entry.lease.is_some()));
+        adjust(&mut self.relayed, usize::from(entry.record.stage == Stage::Relayed));
         if entry.in_window() {
             if add {
                 self.window.insert(entry.record.message);

@@ -9,6 +9,10 @@ pub(crate) mod presence;
 // Pending deliveries.
 pub(crate) mod mailbox;
 pub(crate) mod mailboxes;
+pub(crate) mod outgoing;
+
+// Links to other brokers.
+pub(crate) mod links;
 
 // Send limits and recent refusals.
 pub(crate) mod refusals;

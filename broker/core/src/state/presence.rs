@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::hook::{Activity, Mode};
-use peer_proto::ids::{PeerId, Timestamp, Token, called_peer};
+use peer_proto::ids::{BrokerId, PeerId, Timestamp, Token, called_peer};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{CarrierProof, RequestId, Role, Seat, SeatKind};
 
 use crate::input::ConnectionId;
 use crate::names;
-use crate::record::{PeerRecord, Process};
+use crate::record::{Home, PeerRecord, Process};
 use crate::rejection::{NoMailbox, Rejection};
 
 /// The name of the person's peer.
@@ -31,6 +31,8 @@ pub(crate) struct OpenConnection {
     pub(crate) session: Option<PeerSession>,
     /// `Receive` requests whose answer is pending.
     pub(crate) waits: Vec<Wait>,
+    /// The broker whose link it serves.
+    pub(crate) link: Option<BrokerId>,
 }
 
 /// The session of a connection that is registered as a peer.
@@ -151,6 +153,10 @@ pub(crate) struct Presence {
     /// Connections that watch, in an index of their own because every event needs them.
     watchers: BTreeMap<ConnectionId, WatchFilter>,
     sessions: BTreeMap<PeerId, Vec<ConnectionId>>,
+    /// Proxies, by the broker and identity of the peer that each stands for.
+    proxies: BTreeMap<(BrokerId, PeerId), PeerId>,
+    /// Proxies that are listed by a link that is up. They are not forgotten.
+    listed: BTreeSet<PeerId>,
 }
 
 impl Presence {
@@ -215,7 +221,10 @@ impl Presence {
         for merged in &record.merged_ids {
             self.merged_into.insert(*merged, id);
         }
-        if !self.is_online(id) && id != PeerId::HUMAN {
+        if let Some(home) = &record.home {
+            self.proxies.insert((home.broker, home.peer), id);
+        }
+        if self.can_be_forgotten(id) {
             self.offline.insert((record.last_seen, id));
         }
         self.peers.insert(id, record);
@@ -223,6 +232,7 @@ impl Presence {
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerRecord> {
         self.give_up(id);
+        self.listed.remove(&id);
         self.unlink(id)
     }
 
@@ -237,8 +247,47 @@ impl Presence {
         for merged in &record.merged_ids {
             self.merged_into.remove(merged);
         }
+        if let Some(home) = &record.home {
+            self.proxies.remove(&(home.broker, home.peer));
+        }
         self.offline.remove(&(record.last_seen, id));
         Some(record)
+    }
+
+    /// Whether a peer's time offline counts.
+    fn can_be_forgotten(&self, id: PeerId) -> bool {
+        !self.is_online(id) && id != PeerId::HUMAN && !self.listed.contains(&id)
+    }
+
+    /// Returns the proxy of a peer of another broker.
+    pub(crate) fn proxy_of(&self, broker: BrokerId, peer: PeerId) -> Option<PeerId> {
+        self.proxies.get(&(broker, peer)).copied()
+    }
+
+    /// Returns all proxies of a broker's peers.
+    pub(crate) fn proxies_of(&self, broker: BrokerId) -> impl Iterator<Item = PeerId> + '_ {
+        self.proxies
+            .range((broker, PeerId(0))..=(broker, PeerId(u64::MAX)))
+            .map(|(_, proxy)| *proxy)
+    }
+
+    /// Records whether a link that is up lists this proxy.
+    pub(crate) fn set_listed(&mut self, proxy: PeerId, listed: bool, now: Timestamp) {
+        let Some(record) = self.peers.get_mut(&proxy) else { return };
+        self.offline.remove(&(record.last_seen, proxy));
+        if listed {
+            self.listed.insert(proxy);
+        } else if self.listed.remove(&proxy) {
+            record.last_seen = now;
+        }
+        let last_seen = record.last_seen;
+        if self.can_be_forgotten(proxy) {
+            self.offline.insert((last_seen, proxy));
+        }
+    }
+
+    pub(crate) fn is_listed(&self, proxy: PeerId) -> bool {
+        self.listed.contains(&proxy)
     }
 
     /// Returns the peers whose client is this process: those with a session, and those whose
@@ -515,12 +564,15 @@ impl Presence {
                 record.id
             );
             let offline = self.offline.contains(&(record.last_seen, record.id));
-            let expected = !self.is_online(record.id) && record.id != PeerId::HUMAN;
+            let expected = self.can_be_forgotten(record.id);
             assert_eq!(
                 offline, expected,
                 "{} is in the offline set exactly while it is offline",
                 record.id
             );
+            let home = record.home.as_ref();
+            let is_proxy = |home: &Home| self.proxy_of(home.broker, home.peer) == Some(record.id);
+            assert!(home.is_none_or(is_proxy), "{} is found as a proxy", record.id);
         }
         for (peer, absent) in &self.absent {
             assert!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use peer_proto::ids::BrokerId;
 use peer_proto::task::TaskState;
 
 use super::*;
@@ -18,7 +19,7 @@ const STANDINGS: [Obstacle; 9] = [
     Obstacle::NotHeld,
 ];
 
-const CROWDS: [Crowd; 7] = [
+const CROWDS: [Crowd; 9] = [
     Crowd::PausedThreads,
     Crowd::Channels,
     Crowd::Members,
@@ -26,6 +27,8 @@ const CROWDS: [Crowd; 7] = [
     Crowd::OpenTasks,
     Crowd::Notes,
     Crowd::Purges,
+    Crowd::Links,
+    Crowd::LinkPeers,
 ];
 
 /// What only the person may run.
@@ -128,6 +131,10 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::NothingStored,
         Rejection::AnswerTooLarge,
         Rejection::Stopping,
+        Rejection::UnknownLink { name: "desk".to_owned() },
+        Rejection::LinkRefused { alias: "desk".to_owned() },
+        Rejection::LinkToItself,
+        Rejection::OtherIdentity { known: BrokerId([1; 16]), own: BrokerId([2; 16]) },
         Rejection::NoIndex { reason: "it is damaged".to_owned() },
         Rejection::SearchDied { deaths: 2, last_words: "killed".to_owned(), retry_after_ms: 1 },
         Rejection::SearchGivenUp { after_ms: 1 },

@@ -55,6 +55,7 @@ impl Model {
                         self.received(connection, &received);
                     }
                 }
+                Effect::Forward { .. } => panic!("no link is served in this model"),
                 Effect::Welcome { connection, id, .. }
                 | Effect::Query { connection, id, .. }
                 | Effect::Search { connection, id, .. } => {

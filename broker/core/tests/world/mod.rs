@@ -7,6 +7,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
 pub mod finding;
+pub mod links;
 pub mod script;
 pub mod shared;
 
@@ -17,13 +18,14 @@ use std::ops::Bound;
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
 use peer_core::record::{
-    DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord,
-    TokenDigest,
+    DeliveryRecord, Image, LinkRecord, LinksImage, MessageRecord, PausesRecord, PeerRecord,
+    Process, ReceiptKey, SettingsRecord, TokenDigest,
 };
 use peer_core::shared::{NoteRecord, SharedKey, SharedRecord, SharedRecords};
 use peer_core::step::{Change, Effect, Query, Step};
 use peer_proto::channel::ChannelInfo;
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId, Timestamp, Token};
+use peer_proto::link::LinkRequest;
 use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionInfo;
@@ -41,7 +43,49 @@ pub struct Disk {
     pub settings: SettingsRecord,
     pub pauses: PausesRecord,
     pub shared: BTreeMap<SharedKey, SharedRecord>,
+    pub links: LinksOnDisk,
     pub next_task: Option<TaskId>,
+}
+
+/// What is durable of links.
+#[derive(Clone, Debug, Default)]
+pub struct LinksOnDisk {
+    pub own: Option<BrokerId>,
+    pub links: BTreeMap<BrokerId, LinkRecord>,
+    pub receipts: BTreeMap<ReceiptKey, u32>,
+    pub withdrawn: BTreeSet<(BrokerId, MessageId)>,
+}
+
+impl LinksOnDisk {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::PutBroker(own) => self.own = Some(*own),
+            Change::PutLink(link) => drop(self.links.insert(link.broker, (**link).clone())),
+            Change::RemoveLink(broker) => {
+                assert!(self.links.remove(broker).is_some(), "a link that is forgotten was there");
+                self.receipts.retain(|key, _| key.broker != *broker);
+                self.withdrawn.retain(|(origin, _)| origin != broker);
+            }
+            Change::PutReceipt { key, rev } => drop(self.receipts.insert(*key, *rev)),
+            Change::RemoveReceipt(key) => drop(self.receipts.remove(key)),
+            Change::PutWithdrawn { broker, message } => {
+                self.withdrawn.insert((*broker, *message));
+            }
+            Change::RemoveWithdrawn { broker, message } => {
+                self.withdrawn.remove(&(*broker, *message));
+            }
+            other => panic!("{other:?} is about no link"),
+        }
+    }
+
+    fn image(&self) -> LinksImage {
+        LinksImage {
+            own: self.own,
+            links: self.links.values().cloned().collect(),
+            receipts: self.receipts.iter().map(|(key, rev)| (*key, *rev)).collect(),
+            withdrawn: self.withdrawn.iter().copied().collect(),
+        }
+    }
 }
 
 impl Disk {
@@ -103,6 +147,13 @@ impl Disk {
                 assert!(self.shared.remove(key).is_some(), "what is forgotten was there: {key:?}");
             }
             Change::PutNextTask(task) => self.next_task = Some(*task),
+            Change::PutBroker(_)
+            | Change::PutLink(_)
+            | Change::RemoveLink(_)
+            | Change::PutReceipt { .. }
+            | Change::RemoveReceipt(_)
+            | Change::PutWithdrawn { .. }
+            | Change::RemoveWithdrawn { .. } => self.links.apply(change),
             Change::RemoveMessage(message) => {
                 assert!(
                     self.messages.remove(message).is_some(),
@@ -140,6 +191,7 @@ impl Disk {
             pauses: self.pauses.clone(),
             shared: self.shared(),
             next_task: self.next_task,
+            links: self.links.image(),
         }
     }
 
@@ -203,10 +255,13 @@ pub struct World {
     /// What the core decided since this was last emptied.
     pub changes: Vec<Change>,
     pub effects: Vec<Effect>,
+    /// New deliveries, in the order in which they were stored.
+    pub stored_in_order: Vec<(MessageId, PeerId)>,
     pub connections: u64,
     /// The id of the latest request.
     pub requests: u64,
-    entropy: u64,
+    /// Random bits of the requests: worlds that are played together begin with different ones.
+    pub entropy: u64,
 }
 
 impl World {
@@ -224,6 +279,7 @@ impl World {
             quiet: false,
             changes: Vec::new(),
             effects: Vec::new(),
+            stored_in_order: Vec::new(),
             connections: 0,
             requests: 0,
             entropy: 0,
@@ -316,6 +372,12 @@ impl World {
         facts.prior = prior.and_then(|id| {
             self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone()))
         });
+        facts.mail_digests = match &request {
+            Request::Link(LinkRequest::Take(mails)) => {
+                mails.iter().map(links::mail_digest).collect()
+            }
+            _ => Vec::new(),
+        };
         facts.note = lookups.note.and_then(|key| self.disk.note(&key));
         facts.ended = lookups
             .processes
@@ -336,9 +398,12 @@ impl World {
         self.broker.assert_invariants();
         for change in &step.changes {
             self.disk.apply(change);
+            if let Change::PutDelivery { record, was: None } = change {
+                self.stored_in_order.push((record.message, record.peer));
+            }
             if let Change::PutMessage(record) = change {
                 let alias = format!("m{}", self.aliases.len() + 1);
-                self.aliases.insert(record.head.id, alias);
+                self.aliases.entry(record.head.id).or_insert(alias);
             }
         }
         for change in &step.changes {
@@ -474,6 +539,13 @@ impl World {
             Change::RemoveDelivery { message, peer, .. } => {
                 format!("no delivery {} to {}", self.alias(*message), self.peer(*peer))
             }
+            Change::PutBroker(_)
+            | Change::PutLink(_)
+            | Change::RemoveLink(_)
+            | Change::PutReceipt { .. }
+            | Change::RemoveReceipt(_)
+            | Change::PutWithdrawn { .. }
+            | Change::RemoveWithdrawn { .. } => self.link_change_line(change),
             Change::PutPeer(record) => {
                 let mut line = format!("peer {}", record.name);
                 if record.provisional {
@@ -554,6 +626,15 @@ impl World {
                 let attempts =
                     if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
                 format!("{}: gets {}{attempts}{again}", to(connection), self.alias(*message))
+            }
+            Effect::Forward { connection, message, to: recipients, .. } => {
+                let names: Vec<&str> = recipients.iter().map(|(_, name)| name.as_str()).collect();
+                format!(
+                    "{}: forwards {} to {}",
+                    to(connection),
+                    self.alias(*message),
+                    names.join(", ")
+                )
             }
             Effect::Push { connection, push } => {
                 format!("{}: {}", to(connection), self.push_line(push))
@@ -661,6 +742,8 @@ impl World {
                 };
                 format!("paused: {}", paused.iter().map(line).collect::<Vec<_>>().join(", "))
             }
+            Reply::Link(reply) => self.link_reply_line(reply),
+            Reply::Links(links) => Self::links_line(links),
             Reply::Refusals(refusals) => {
                 let line = |refused: &peer_proto::brake::RefusedSend| {
                     format!(
@@ -776,6 +859,7 @@ impl World {
             Push::Consent { inbox_socket_in_bypass } => {
                 format!("inbox socket {}", allowed(*inbox_socket_in_bypass))
             }
+            Push::Link(push) => self.link_push_line(push),
             Push::Deliver(_) => unreachable!("the core says Deliver as an effect of its own"),
         }
     }

@@ -38,7 +38,11 @@ impl World {
             words.iter().filter_map(|word| word.split_once('=')).collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.contains('=')).collect();
         let ids = |world: &Self, from: usize| -> Vec<MessageId> {
-            words[from..].iter().filter(|w| w.starts_with('m')).map(|w| world.message(w)).collect()
+            words[from..]
+                .iter()
+                .filter(|w| w.starts_with(['m', 'r']))
+                .map(|w| world.message(w))
+                .collect()
         };
         match words.as_slice() {
             ["pass", duration] => {
@@ -299,6 +303,7 @@ impl World {
             [name, "lists", all @ ..] => {
                 let query = peer_proto::request::PeersQuery {
                     all: all == ["all"],
+                    remote: all == ["remote"],
                     repo: options.get("repo").map(|repo| (*repo).to_owned()),
                     state: options.get("state").map(|state| (*state).to_owned()),
                     client: options.get("client").map(|client| (*client).to_owned()),
@@ -428,6 +433,8 @@ impl World {
             [name, "tasks", rest @ ..] => self.run_tasks(name, rest, &options, text),
             [name, "note", rest @ ..] => self.run_note(name, rest, &options, text),
             [name, "notes", rest @ ..] => self.run_notes(name, rest, &options),
+            [name, "link", rest @ ..] => self.run_link(name, rest, &options, text),
+            [name, "links", rest @ ..] => self.run_links(name, rest, &options),
             other => panic!("no such line in a script: {other:?}"),
         }
     }

@@ -2,15 +2,16 @@
 
 use std::fmt::Debug;
 
-use peer_core::record::{KeptRecord, MessageRecord, SettingsRecord};
+use peer_core::record::{KeptRecord, LinkRecord, MessageRecord, SettingsRecord};
 use peer_core::shared::SharedKey;
 use peer_core::step::Change;
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX,
     SOURCES_MAX, TEXT_BYTES_MAX, THREAD_BYTES_MAX,
 };
+use peer_proto::link::Share;
 use peer_proto::message::{
     Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via,
 };
@@ -67,7 +68,7 @@ fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(
     body: &str,
 ) {
     let bytes = record::encode(row, record).unwrap();
-    assert_eq!(hex(&bytes), format!("03{checksum}{body}"), "{row}");
+    assert_eq!(hex(&bytes), format!("04{checksum}{body}"), "{row}");
     assert_eq!(record::decode::<T>(row, &bytes).unwrap(), *record);
 }
 
@@ -80,10 +81,10 @@ fn the_records_are_these_bytes() {
     assert_bytes(
         &row,
         &message,
-        "e9d16d90",
-        "fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
-         6f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a31060001056b65792d310674\
-         6578742031",
+        "4d4bb16f",
+        "fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a6361\
+         6c6d2d666f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a3106\
+         000001056b65792d3106746578742031",
     );
     let bytes = record::encode(&row, &message).unwrap();
     let (head, key) = record::decode_head(&row, &bytes).unwrap();
@@ -102,19 +103,19 @@ fn the_records_are_these_bytes() {
     assert_bytes(
         &RecordName::Delivery(id(1), PeerId(3)),
         &delivery,
-        "43b0c142",
-        "fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
-         00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d310000fd015e\
-         56eea101000001fde96156eea10100000600",
+        "57b63b85",
+        "fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea101000000\
+         0000000200fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d320000\
+         0003742d310000fd015e56eea101000001fde96156eea10100000600000000",
     );
 
     assert_bytes(
         &RecordName::Peer(PeerId(2)),
         &peer(2),
-        "12a82409",
-        "020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
-         070707070707070707070707070707070707070707070707070707070707070700fd005e56eea1010000\
-         0101010201090107fb2c0100",
+        "d24020e1",
+        "020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f7700016801\
+         73000001070707070707070707070707070707070707070707070707070707070707070700fd005e56eea10100\
+         000101010201090107fb2c01000000",
     );
 
     let settings =
@@ -158,6 +159,28 @@ fn the_records_are_these_bytes() {
          0776616c75652032",
     );
 
+    let link = LinkRecord {
+        broker: BrokerId([0x22; 16]),
+        alias: "desk".into(),
+        policy: Policy::Hold,
+        wake: true,
+        share: Share::Summaries,
+        first_seen: Timestamp(NOW),
+        last_heard: Some(Timestamp(NOW + 9)),
+    };
+    assert_bytes(
+        &RecordName::Link(link.broker),
+        &link,
+        "a96a15f6",
+        "22222222222222222222222222222222046465736b010102fd005e56eea101000001fd095e56eea1010000",
+    );
+    assert_bytes(
+        &RecordName::Broker,
+        &BrokerId([0x11; 16]),
+        "feb88aad",
+        "11111111111111111111111111111111",
+    );
+
     assert_eq!(hex(&record::encode_number(300)), "2c01000000000000");
     assert_eq!(record::decode_number(&record::encode_number(u64::MAX)).unwrap(), u64::MAX);
     assert!(matches!(record::decode_number(&[1]), Err(RecordError::Number { bytes: 1 })));
@@ -167,9 +190,11 @@ fn the_records_are_these_bytes() {
 #[test]
 fn the_variants_keep_their_numbers() {
     let numbered = |bytes: Vec<u8>| bytes[record::HEAD_BYTES..].to_vec();
-    use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
+    use Stage::{
+        Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Relayed, Stored,
+    };
     for (number, stage) in
-        [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped]
+        [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped, Relayed]
             .iter()
             .enumerate()
     {
@@ -191,6 +216,9 @@ fn the_variants_keep_their_numbers() {
         TraceEvent::Requeued,
         TraceEvent::Reassigned,
         TraceEvent::Dropped,
+        TraceEvent::Relayed,
+        TraceEvent::Unrelayed,
+        TraceEvent::Recalled,
     ];
     for (number, event) in events.iter().enumerate() {
         assert_eq!(numbered(encoded(event)), [number as u8], "{event:?}");
@@ -219,6 +247,8 @@ fn the_variants_keep_their_numbers() {
         Cause::Policy,
         Cause::Bound,
         Cause::Damaged,
+        Cause::RefusedThere,
+        Cause::Unreachable,
     ];
     for (number, cause) in causes.iter().enumerate() {
         assert_eq!(numbered(encoded(cause)), [number as u8 + 1], "{cause:?}");
@@ -230,6 +260,7 @@ fn the_variants_keep_their_numbers() {
         Evidence::NextTurn,
         Evidence::Transcript,
         Evidence::Printed,
+        Evidence::Receipt,
     ];
     for (number, evidence) in evidence.iter().enumerate() {
         assert_eq!(
@@ -249,7 +280,9 @@ fn the_variants_keep_their_numbers() {
     for (number, carrier) in carriers.iter().enumerate() {
         assert_eq!(numbered(encoded(carrier)), [number as u8], "{carrier:?}");
     }
-    for (number, via) in [Via::Session, Via::Person, Via::Shell, Via::Broker].iter().enumerate() {
+    for (number, via) in
+        [Via::Session, Via::Person, Via::Shell, Via::Broker, Via::Remote].iter().enumerate()
+    {
         assert_eq!(numbered(encoded(via)), [number as u8], "{via:?}");
     }
     for (number, kind) in
@@ -315,10 +348,10 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
         RecordError::Checksum
     ));
     let mut newer = bytes.clone();
-    newer[0] = 4;
+    newer[0] = 5;
     assert!(matches!(
         refusal(record::decode::<MessageRecord>(&row, &newer)),
-        RecordError::Version { found: 4 }
+        RecordError::Version { found: 5 }
     ));
     // With a right checksum, as a defect of a writer would leave it.
     let mut longer = bytes[record::HEAD_BYTES..].to_vec();

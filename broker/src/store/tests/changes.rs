@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use peer_core::record::{Image, KeptRecord};
+use peer_core::record::{Image, KeptRecord, LinkRecord, LinksImage, ReceiptKey};
 use peer_core::step::Change;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::TEXT_BYTES_MAX;
+use peer_proto::link::Share;
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Position;
@@ -16,6 +17,59 @@ use super::{
     NOW, contents, delivery, id, message, moved, named, new_store, peer, put, reopen, send,
     settings,
 };
+
+#[test]
+fn links_receipts_and_withdrawn_messages_are_found_again_and_go_with_their_link() {
+    let [desk, attic] = [BrokerId([2; 16]), BrokerId([3; 16])];
+    let link = |broker, alias: &str| LinkRecord {
+        broker,
+        alias: alias.into(),
+        policy: Policy::Hold,
+        wake: false,
+        share: Share::Names,
+        first_seen: Timestamp(NOW),
+        last_heard: None,
+    };
+    let key = |broker, n, peer| ReceiptKey { broker, message: id(n), peer: PeerId(peer) };
+    let mut store = new_store(CrashDisk::new());
+    store
+        .commit(&[
+            Change::PutBroker(BrokerId([1; 16])),
+            Change::PutLink(Box::new(link(desk, "desk"))),
+            Change::PutLink(Box::new(link(attic, "attic"))),
+            Change::PutReceipt { key: key(desk, 1, 3), rev: 1 },
+            Change::PutReceipt { key: key(desk, 1, 3), rev: 2 },
+            Change::PutReceipt { key: key(desk, 2, 3), rev: 1 },
+            Change::PutReceipt { key: key(attic, 2, 4), rev: 1 },
+            Change::PutWithdrawn { broker: desk, message: id(8) },
+            Change::PutWithdrawn { broker: attic, message: id(8) },
+            Change::PutWithdrawn { broker: attic, message: id(9) },
+        ])
+        .unwrap();
+    store
+        .commit(&[
+            Change::RemoveReceipt(key(desk, 2, 3)),
+            Change::RemoveWithdrawn { broker: attic, message: id(9) },
+        ])
+        .unwrap();
+    let found = store.snapshot().and_then(Snapshot::image).unwrap().links;
+    let expected = LinksImage {
+        own: Some(BrokerId([1; 16])),
+        links: vec![link(desk, "desk"), link(attic, "attic")],
+        receipts: vec![(key(desk, 1, 3), 2), (key(attic, 2, 4), 1)],
+        withdrawn: vec![(desk, id(8)), (attic, id(8))],
+    };
+    assert_eq!(found, expected);
+    store.commit(&[Change::RemoveLink(desk)]).unwrap();
+    let left = store.snapshot().and_then(Snapshot::image).unwrap().links;
+    let expected = LinksImage {
+        links: vec![link(attic, "attic")],
+        receipts: vec![(key(attic, 2, 4), 1)],
+        withdrawn: vec![(attic, id(8))],
+        ..expected
+    };
+    assert_eq!(left, expected);
+}
 
 #[test]
 fn every_change_is_found_again() {

@@ -73,6 +73,8 @@ fn peer(n: u64) -> PeerRecord {
         merged_ids: vec![PeerId(9)],
         client_process: Some(Process { pid: 7, started: 300 }),
         adapter_process: None,
+        home: None,
+        hidden: false,
     }
 }
 
@@ -115,6 +117,7 @@ fn message(n: u64, to: &[u64]) -> MessageRecord {
             sources: vec!["a.rs:1".into()],
             text_bytes: text.len() as u32,
             private: false,
+            origin: None,
         },
         idempotency_key: Some(format!("key-{n}")),
         text,
@@ -137,6 +140,8 @@ fn delivery(n: u64, peer: u64, stage: Stage) -> DeliveryRecord {
         answered_by: None,
         trace: vec![stored],
         brief: Brief::of(&message(n, &[peer]).head),
+        rev: 0,
+        relay: None,
     }
 }
 

@@ -98,6 +98,32 @@ fn a_store_of_schema_2_reads_the_same_after_its_migration_and_knows_what_is_priv
     );
 }
 
+/// A store of schema 3, closed: as [`VERSION_2`], brought to schema 3.
+const VERSION_3: &[u8] = include_bytes!("version_3.redb");
+
+#[test]
+fn a_store_of_schema_3_reads_the_same_after_its_migration_and_has_no_links() {
+    let read = |bytes: &[u8]| {
+        let (_dir, database, backups) = place();
+        std::fs::write(&database, bytes).unwrap();
+        std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let store = Store::open(&database, &backups).unwrap();
+        let found = contents(&store);
+        drop(store);
+        let report = Store::verify(&database).unwrap();
+        assert!(report.is_sound() && report.schema == SCHEMA_VERSION, "{report:?}");
+        let copy = std::fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(std::fs::read(copy).unwrap(), bytes, "the copy is the file from before");
+        found
+    };
+    let found = read(VERSION_3);
+    assert_eq!(found, read(VERSION_2));
+    assert_eq!(found.image.links, peer_core::record::LinksImage::default());
+    assert!(found.image.peers.iter().all(|peer| peer.home.is_none() && !peer.hidden));
+    assert!(found.messages.iter().all(|message| message.head.origin.is_none()));
+    assert!(!found.image.pending.is_empty());
+}
+
 /// Its last two fields were added while schema 1 was in use.
 #[test]
 fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {

@@ -1,0 +1,73 @@
+//! Links under a simulator: real rules of brokers and links, and a network, processes and people
+//! that do their worst.
+//!
+//! One seed, one clock and one network decide everything, so that a seed replays exactly. The
+//! stores are the maps of the rules' own test world. Held at each step: see [`Sim::check`]. Held at
+//! the end, when everything is whole again: see [`Sim::settle`].
+//!
+//! `PEERD_LINK_SEEDS=N` plays so many seeds, `PEERD_LINK_SEED=N` only that one, as a failure names
+//! it. `PEERD_LINK_TELL=1` prints each move of it.
+
+#![allow(unreachable_pub, reason = "the modules of one test")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the runner reads how much it is to play; the rules know no environment"
+)]
+#![expect(clippy::print_stdout, reason = "it says how often each move was made")]
+
+mod checks;
+mod net;
+mod random;
+mod sim;
+#[path = "../../../../broker/core/tests/world/mod.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sim::Sim;
+
+/// Seeds that the plain test run plays, and moves in each.
+const SEEDS: u64 = 1_500;
+const MOVES_EACH: u64 = 220;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn play(seed: u64) -> BTreeMap<&'static str, u64> {
+    let mut sim = Sim::new(seed);
+    for _ in 0..MOVES_EACH {
+        sim.step();
+        sim.check();
+    }
+    sim.settle();
+    sim.counts
+}
+
+#[test]
+fn no_message_is_lost_shown_twice_or_out_of_order_across_links() {
+    if let Some(seed) = number("PEERD_LINK_SEED") {
+        play(seed);
+        return;
+    }
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for seed in 0..number("PEERD_LINK_SEEDS").unwrap_or(SEEDS) {
+        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
+            Ok(played) => {
+                for (kind, count) in played {
+                    *counts.entry(kind).or_default() += count;
+                }
+            }
+            Err(_) => panic!("replay with PEERD_LINK_SEED={seed}"),
+        }
+    }
+    for (kind, count) in &counts {
+        println!("{count:>9} {kind}");
+    }
+    if number("PEERD_LINK_SEEDS").is_none() {
+        for (kind, count) in counts {
+            assert!(count >= 1_000, "{kind} was played {count} times only");
+        }
+    }
+}
