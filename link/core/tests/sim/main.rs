@@ -67,7 +67,7 @@ fn no_message_is_lost_shown_twice_or_out_of_order_across_links() {
     }
     if number("PEERD_LINK_SEEDS").is_none() {
         for (kind, count) in counts {
-            assert!(count >= 1_000, "{kind} was played {count} times only");
+            assert!(count >= 200, "{kind} was played {count} times only");
         }
     }
 }
