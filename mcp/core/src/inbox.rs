@@ -191,6 +191,8 @@ impl Inbox {
         entry.held = false;
         if entry.proof.is_none() {
             entry.leave_conversation();
+            // The client may have it by now, from either adapter.
+            entry.with_client = self.repeats_here;
         }
         if entry.proof.is_none() && !entry.shown_before {
             self.entries.remove(&message);
