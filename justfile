@@ -26,6 +26,10 @@ programs *tests:
     cargo build -p peerctl
     tests/clients/run target/debug/peerctl {{tests}}
 
+# Two brokers joined by the real ssh, on loopback; needs sshd.
+links *tests:
+    tests/links/run {{tests}}
+
 # Two agents talk, in under a minute.
 demo:
     cargo run -q -p peerctl -- demo

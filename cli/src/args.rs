@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox,
-    kick, mcp, memory, orphans, pause, peers, policy, purge, questions, release, rename, schema,
-    search, send, setup, show, status, tail, tasks, uninstall, version, wait,
+    kick, link, mcp, memory, orphans, pause, peers, policy, purge, questions, release, rename,
+    schema, search, send, setup, show, status, tail, tasks, uninstall, version, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -79,6 +79,7 @@ pub(crate) enum At {
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),
+    Link(link::Args),
     Setup(setup::Args),
     Uninstall(uninstall::Args),
     Config(config::Args),

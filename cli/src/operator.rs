@@ -151,7 +151,8 @@ impl Operator {
 
     /// The peer with this name, alias or id.
     pub(crate) async fn peer(&self, given: &str) -> Result<PeerInfo, Failure> {
-        let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
+        let query = PeersQuery { all: true, remote: true, ..PeersQuery::default() };
+        let mut peers = self.peers(query).await?;
         match find(&peers, given) {
             Some(place) => Ok(peers.swap_remove(place)),
             None => Err(no_such_peer(given)),

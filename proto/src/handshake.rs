@@ -20,6 +20,10 @@ use crate::version::{PROTOCOL_MAX, PROTOCOL_MIN, common_version};
 /// The first bytes of every connection, in both directions.
 pub const MAGIC: &[u8; 6] = b"PEERD\0";
 
+/// The first bytes of a connection between two link processes. The rest of the preface has the same
+/// form, and versions of its own.
+pub const LINK_MAGIC: &[u8; 6] = b"PEERL\0";
+
 /// The bytes of the fixed part of the preface.
 pub const FIXED_BYTES: usize = 16;
 
@@ -56,13 +60,22 @@ impl Preface {
     /// `software` is longer than [`SOFTWARE_BYTES_MAX`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_as(MAGIC)
+    }
+
+    /// The bytes of the preface, with other first bytes.
+    ///
+    /// # Panics
+    /// `software` is longer than [`SOFTWARE_BYTES_MAX`].
+    #[must_use]
+    pub fn encode_as(&self, magic: &[u8; 6]) -> Vec<u8> {
         assert!(
             self.software.len() <= SOFTWARE_BYTES_MAX,
             "a software line of {} bytes",
             self.software.len()
         );
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.software.len());
-        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(magic);
         bytes.extend_from_slice(&self.min.to_le_bytes());
         bytes.extend_from_slice(&self.max.to_le_bytes());
         bytes.extend_from_slice(&self.features.to_le_bytes());
@@ -73,9 +86,23 @@ impl Preface {
 
     /// Decodes the fixed part. Returns the preface without its software line, and the number of
     /// bytes of that line.
+    ///
+    /// # Errors
+    /// See [`PrefaceError`].
     pub fn decode_fixed(bytes: &[u8; FIXED_BYTES]) -> Result<(Self, usize), PrefaceError> {
+        Self::decode_fixed_as(MAGIC, bytes)
+    }
+
+    /// Like [`Preface::decode_fixed`], for a preface that begins with other bytes.
+    ///
+    /// # Errors
+    /// See [`PrefaceError`].
+    pub fn decode_fixed_as(
+        magic: &[u8; 6],
+        bytes: &[u8; FIXED_BYTES],
+    ) -> Result<(Self, usize), PrefaceError> {
         let [m0, m1, m2, m3, m4, m5, min0, min1, max0, max1, f0, f1, f2, f3, n0, n1] = *bytes;
-        if [m0, m1, m2, m3, m4, m5] != *MAGIC {
+        if [m0, m1, m2, m3, m4, m5] != *magic {
             return Err(PrefaceError::Magic);
         }
         let (min, max) = (u16::from_le_bytes([min0, min1]), u16::from_le_bytes([max0, max1]));

@@ -41,7 +41,7 @@ fn hooks_that_the_person_trusts_in_the_terminal_carry_mail() {
     talk.request(0);
     // The digests are Codex' own.
     let (code, said) = diagnosis(&stage);
-    assert!(code == 0 && said.contains("5 hooks, each trusted"), "{said}");
+    assert!(code == 0 && said.contains("5 hooks, all trusted"), "{said}");
     let _ = stage.home.peerctl(&["send", "luna", "between two steps"]).success();
     gate.open();
     codex.wait_for("bye-now");

@@ -56,7 +56,7 @@ const STATES: &[State] = &[
         verify: (
             0,
             &[
-                ", schema 3, closed cleanly\n",
+                ", schema 4, closed cleanly\n",
                 "\nmessages    0, 0 ",
                 "\nsound\n",
                 "search index  none; ",
@@ -75,7 +75,7 @@ const STATES: &[State] = &[
         verify: (
             0,
             &[
-                ", schema 3, closed cleanly\n",
+                ", schema 4, closed cleanly\n",
                 "\nmessages    2, 2 ",
                 "\ndeliveries  2 wait, 0 dead, ",
                 "\nsound\n",
@@ -94,7 +94,7 @@ const STATES: &[State] = &[
         verify: (
             0,
             &[
-                ", schema 3, not closed cleanly, which does no harm\n",
+                ", schema 4, not closed cleanly, which does no harm\n",
                 "\nmessages    2, 2 ",
                 "\nsound\n",
             ],
@@ -636,7 +636,7 @@ fn a_store_of_schema_1_is_copied_once_and_verified_as_what_its_migration_makes_o
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert_eq!(status["messages"]["total"], before.1[1], "{status}");
     stop(&home);
-    assert_eq!(counts(&home).0, json!(3));
+    assert_eq!(counts(&home).0, json!(4));
     let copies: Vec<_> = fs::read_dir(home.state().join("backups"))
         .expect("there are copies")
         .map(|copy| copy.expect("a copy").path())

@@ -20,7 +20,8 @@ DELIVER = 0
 ADAPTER = 0
 CHANNEL, TOOL_RESULT = 0, 4
 NEXT_CALL = 2
-STAGES = ["stored", "leased", "offered", "presented", "held", "expired", "cancelled", "dead", "dropped"]
+STAGES = ["stored", "leased", "offered", "presented", "held", "expired", "cancelled", "dead", "dropped",
+          "relayed"]
 TRACE = ["stored", "leased", "offered", "returned", "presented", "acked", "answered"]
 UNKNOWN_PEER, EMPTY_TEXT, IDEMPOTENCY_CONFLICT = 2, 4, 21
 
@@ -247,11 +248,16 @@ class Client:
                 reader.integer()
             return {"event": event, "at": at, "carrier": carrier}
 
+        def there():
+            stage, at, rev = STAGES[reader.integer()], reader.integer(), reader.integer()
+            return stage, at, rev, reader.option(reader.integer), reader.option(reader.integer)
+
         def delivery():
             one = {"peer": reader.integer(), "name": reader.string(), "stage": STAGES[reader.integer()]}
             one["attempts"] = reader.integer()
             one["acked_at"], one["answered_by"] = reader.option(reader.integer), reader.option(reader.integer)
             one["trace"] = reader.listing(entry)
+            one["there"] = reader.option(there)
             return one
 
         shown["deliveries"] = reader.listing(delivery)

@@ -121,7 +121,18 @@ fn crates_depend_on_the_layers_above_and_on_nothing_else() {
         ("peer-mcp-core", &["peer-proto"][..]),
         ("peer-mcp", &["peer-client", "peer-mcp-core", "peer-proto"][..]),
         ("peer-link-core", &["peer-proto"][..]),
-        ("peerctl", &["peer-broker", "peer-client", "peer-mcp", "peer-proto"][..]),
+        ("peer-link", &["peer-client", "peer-link-core", "peer-proto"][..]),
+        (
+            "peerctl",
+            &[
+                "peer-broker",
+                "peer-client",
+                "peer-link",
+                "peer-link-core",
+                "peer-mcp",
+                "peer-proto",
+            ][..],
+        ),
     ]);
     let owners: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("bincode", &["peer-proto", "peer-broker"][..]),
@@ -129,7 +140,7 @@ fn crates_depend_on_the_layers_above_and_on_nothing_else() {
         ("seccompiler", &["peer-broker"][..]),
         ("rmcp", &["peer-mcp"][..]),
         ("clap", &["peerctl"][..]),
-        ("tokio", &["peer-client", "peer-broker", "peer-mcp", "peerctl"][..]),
+        ("tokio", &["peer-client", "peer-broker", "peer-link", "peer-mcp", "peerctl"][..]),
         ("dirs", &["peer-client", "peerctl"][..]),
     ]);
     let mut findings = Vec::new();
@@ -531,7 +542,7 @@ fn decisions_are_numbered_without_gaps() {
 fn every_end_to_end_test_is_run() {
     let files: BTreeMap<String, String> = files(&[".rs", "Cargo.toml"]).into_iter().collect();
     let mut findings = Vec::new();
-    for (dir, main) in [("e2e", "main"), ("clients", "main"), ("tidy", "tidy")] {
+    for (dir, main) in [("e2e", "main"), ("clients", "main"), ("links", "main"), ("tidy", "tidy")] {
         let main = format!("tests/{dir}/{main}.rs");
         let entry = format!("path = \"{}\"", main.trim_start_matches("tests/"));
         if !files["tests/Cargo.toml"].contains(&entry) {

@@ -16,6 +16,7 @@ pub(crate) mod history;
 pub(crate) mod hook;
 pub(crate) mod inbox;
 pub(crate) mod kick;
+pub(crate) mod link;
 pub(crate) mod mcp;
 pub(crate) mod memory;
 pub(crate) mod orphans;
@@ -78,6 +79,7 @@ pub(crate) fn run(command: At, output: &Output, endpoint: Endpoint) -> Result<()
         At::Release(args) => block_on(release::run(args, output, &endpoint)),
         At::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
         At::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),
+        At::Link(args) => block_on(link::run(args, output, &endpoint)),
     }
 }
 

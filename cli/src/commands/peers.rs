@@ -22,6 +22,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl peers                  online peers, recent ones, and those with mail
   peerctl peers --all            every known peer
+  peerctl peers --remote         also those of other machines
   peerctl peers backend          all about one peer, and how mail reached it;
                                  exit code 4 if there is none
   peerctl peers --state idle --client codex
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     /// Also peers that have been offline for long
     #[arg(long)]
     all: bool,
+
+    /// Also peers of other machines
+    #[arg(long, conflicts_with = "name")]
+    remote: bool,
 }
 
 /// A peer.
@@ -99,6 +104,10 @@ pub(crate) struct PeerRow {
     full: bool,
     /// Whether you paused its sends.
     paused: bool,
+    /// The link that it is reached by; null for a peer of this machine.
+    link: Option<String>,
+    /// Whether you keep it out of what other machines are told.
+    hidden: bool,
     carriers: Vec<CarrierRow>,
 }
 
@@ -141,6 +150,8 @@ impl From<&PeerInfo> for PeerRow {
             offered: peer.offered,
             full: peer.full,
             paused: peer.paused,
+            link: peer.link.as_ref().map(|link| link.name.clone()),
+            hidden: peer.hidden,
             carriers: peer.carriers.iter().map(carrier).collect(),
         }
     }
@@ -212,6 +223,7 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
             state: args.state.clone(),
             client: args.client.clone(),
             all: args.all,
+            remote: args.remote,
             ..PeersQuery::default()
         })
         .await

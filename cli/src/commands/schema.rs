@@ -9,9 +9,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
 use super::{
-    ask, bench, channels, config, daemon, demo, doctor, history, inbox, kick, memory, orphans,
-    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status,
-    tail, tasks, version,
+    ask, bench, channels, config, daemon, demo, doctor, history, inbox, kick, link, memory,
+    orphans, pause, peers, policy, purge, questions, release, rename, search, send, setup, show,
+    status, tail, tasks, version,
 };
 use crate::error::Failure;
 use crate::json::Failed;
@@ -74,6 +74,12 @@ const TYPES: &[Type] = &[
     Type::of::<peers::PeersNow>("peers-watch", "peers --watch, one per line"),
     Type::of::<send::SentMessage>("send", "send, questions ask, questions answer"),
     Type::of::<ask::Asked>("ask", "ask"),
+    Type::of::<Vec<link::LinkRow>>(
+        "links",
+        "link ls, link add, link set, link rename, link rm, link hide",
+    ),
+    Type::of::<link::LinkNews>("link-run", "link run, one per line"),
+    Type::of::<link::Identity>("link-identity", "link identity"),
     Type::of::<Vec<inbox::InboxRow>>("inbox", "inbox, inbox PEER"),
     Type::of::<Vec<inbox::Letter>>("inbox-me", "inbox me"),
     Type::of::<show::WholeMessage>("show", "show"),

@@ -221,6 +221,10 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
             _ if delivery.peer == PeerId::HUMAN => {
                 "which is you: it waits in `peerctl inbox me`".to_owned()
             }
+            true if is_remote(&delivery.name) => "online on the other machine".to_owned(),
+            false if is_remote(&delivery.name) => {
+                "offline or unreachable: it waits until a link reaches its machine".to_owned()
+            }
             true => {
                 let reach = Reach::of(&delivery.carriers, delivery.activity);
                 let proved = if reach.carrier().proven_at.is_some() {
@@ -236,6 +240,11 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
         output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;
     }
     refused.map_or(Ok(()), Err)
+}
+
+/// Whether a name is of a peer of another machine. No peer of this one has an `@` in its name.
+fn is_remote(name: &str) -> bool {
+    name.contains('@')
 }
 
 /// A recipient of a message that was refused as a whole.

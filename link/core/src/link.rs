@@ -260,7 +260,10 @@ impl Link {
                 self.heard_at = now_ms;
                 self.came(now_ms, wall, frame);
             }
-            Event::Pushed(push) if self.wire == Wire::Open => self.pushed(now_ms, push),
+            // A push may overtake the answer that the link is open.
+            Event::Pushed(push) if matches!(self.wire, Wire::Opening | Wire::Open) => {
+                self.pushed(now_ms, push);
+            }
             Event::Answered { id, result } => self.answered(now_ms, id, result),
             Event::Tick => self.tick(now_ms),
             // A frame or a push of a connection that has ended.

@@ -25,12 +25,15 @@ enum ListScope {
     Machine,
     Directory,
     Repo,
+    /// Also peers of other machines.
+    All,
 }
 
-const SCOPES: [(&str, ListScope); 3] = [
+const SCOPES: [(&str, ListScope); 4] = [
     ("machine", ListScope::Machine),
     ("directory", ListScope::Directory),
     ("repo", ListScope::Repo),
+    ("all", ListScope::All),
 ];
 
 impl Tool for ListPeers {
@@ -41,7 +44,7 @@ impl Tool for ListPeers {
 
     fn arguments() -> Vec<Argument> {
         vec![
-            described(one_of("scope", &SCOPES), "default machine"),
+            described(one_of("scope", &SCOPES), "default machine; all: also other machines"),
             text("query", "only peers with this text in name, summary, task, client or directory"),
             text("state", "only peers in this state, such as idle"),
             text("client", "only peers of this client, such as codex"),
@@ -70,6 +73,7 @@ impl Tool for ListPeers {
         };
         match self.scope {
             ListScope::Machine => {}
+            ListScope::All => query.remote = true,
             ListScope::Directory => match &session.environment.cwd {
                 Some(directory) => query.cwd = Some(spelled(directory)),
                 None => return Err(ToolError::NoDirectory),
@@ -109,6 +113,7 @@ impl ListPeers {
             ListScope::Machine => "on this machine",
             ListScope::Directory => "in this directory",
             ListScope::Repo => "in this repository",
+            ListScope::All => "on this and other machines",
         };
         let query = self
             .query
@@ -144,6 +149,13 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
     if is_own {
         parts.push("you".to_owned());
     }
+    if let Some(link) = &peer.link {
+        let heard = link
+            .heard_at
+            .map_or_else(|| "never heard".to_owned(), |at| format!("heard {}", ago(at)));
+        let up = if link.up { "" } else { "unreachable, " };
+        parts.push(format!("on {}, {up}{heard}", word(&link.name)));
+    }
     match (peer.id == PeerId::HUMAN, peer.online) {
         (true, _) => parts.push("the user".to_owned()),
         (false, true) => parts.push("online".to_owned()),
@@ -174,7 +186,7 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
             counted(usize::try_from(peer.pending).unwrap_or(usize::MAX), "message")
         ));
     }
-    if !is_own && peer.online && peer.id != PeerId::HUMAN {
+    if !is_own && peer.online && peer.id != PeerId::HUMAN && peer.link.is_none() {
         parts.push(reached(&peer.carriers, peer.activity));
     }
     let mut who = vec![peer.id.to_string()];
@@ -184,6 +196,7 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
     match (peer.cwd.is_empty(), peer.id == PeerId::HUMAN) {
         (false, _) => who.push(sentence(&place(&peer.cwd, home))),
         (true, true) => {}
+        (true, false) if peer.link.is_some() => {}
         (true, false) => who.push("directory unknown".to_owned()),
     }
     format!("- {} ({}): {}\n", word(&peer.name), who.join(", "), parts.join(" · "))

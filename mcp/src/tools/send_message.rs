@@ -169,6 +169,11 @@ pub(super) fn deliveries(sent: &Sent) -> String {
             {
                 "stored in the user's inbox".to_owned()
             }
+            // No peer of this machine has an `@` in its name.
+            (None, Some(Stage::Stored | Stage::Leased)) if name.contains('@') => match online {
+                true => "stored, online on the other machine".to_owned(),
+                false => "stored, it waits until a link reaches the other machine".to_owned(),
+            },
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
                 format!("{}, online, {}", stage.as_str(), reached(carriers, *activity))
             }

@@ -17,6 +17,7 @@
 
 mod checks;
 mod net;
+mod node;
 mod random;
 mod sim;
 #[path = "../../../../broker/core/tests/world/mod.rs"]

@@ -6,7 +6,7 @@ use peer_core::broker::Config;
 use peer_core::step::Effect;
 use peer_link_core::{Action, Event, Link, Settings};
 use peer_proto::ids::{BrokerId, MessageId, PeerId};
-use peer_proto::link::{LinkPush, LinkReply, LinkRequest, LinksRequest, Mail, RemoteSender};
+use peer_proto::link::{LinkPush, LinkReply, LinkRequest, LinksRequest};
 use peer_proto::message::{Carrier, Evidence, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
@@ -28,6 +28,7 @@ pub struct End {
     pub core: Link,
     pub program: String,
     pub connected: bool,
+    /// Pushes and answers, each in order: a process may read either first.
     pub inbox: VecDeque<FromBroker>,
     /// The broker's request ids, and the link's.
     pub asked: BTreeMap<RequestId, RequestId>,
@@ -396,7 +397,11 @@ impl Sim {
         let (node, place, from_broker) = ready[self.random.below(ready.len())];
         if from_broker {
             let end = &mut self.nodes[node].ends[place];
-            let event = match end.inbox.pop_front().expect("something is ready") {
+            let is_push = |what: &FromBroker| matches!(what, FromBroker::Push(_));
+            let wants_push = self.random.chance(50);
+            let place_of = end.inbox.iter().position(|what| is_push(what) == wants_push);
+            let next = end.inbox.remove(place_of.unwrap_or(0));
+            let event = match next.expect("something is ready") {
                 FromBroker::Push(push) => Event::Pushed(push),
                 FromBroker::Answer(id, result) => Event::Answered { id, result },
             };
@@ -715,71 +720,6 @@ impl Sim {
             self.tell("rename");
             let new_name = format!("{name}-{}", self.random.below(5));
             self.ask(node, name, Request::Rename { peer: None, new_name });
-        }
-    }
-}
-
-impl Node {
-    pub fn place(&self, to: usize) -> usize {
-        self.ends.iter().position(|end| end.to == to).expect("an end")
-    }
-
-    pub fn end_of(&self, connection: u64) -> Option<usize> {
-        let program = |end: &End| self.world.programs.get(&end.program);
-        self.ends
-            .iter()
-            .position(|end| program(end).is_some_and(|program| program.connection.0 == connection))
-    }
-
-    pub fn session_of(&self, connection: u64) -> Option<(String, PeerId)> {
-        let found = SESSIONS.iter().find_map(|name| {
-            let program = self.world.programs.get(*name)?;
-            (program.connection.0 == connection).then(|| ((*name).to_owned(), program.peer))
-        });
-        found.and_then(|(name, peer)| Some((name, peer?)))
-    }
-
-    pub fn push(&mut self, connection: u64, what: FromBroker) {
-        if let Some(place) = self.end_of(connection) {
-            self.ends[place].inbox.push_back(what);
-        }
-    }
-
-    pub fn answer(&mut self, connection: u64, id: RequestId, result: &Result<Reply, Refusal>) {
-        let Some(place) = self.end_of(connection) else { return };
-        if let Some(asked) = self.ends[place].asked.remove(&id) {
-            self.ends[place].inbox.push_back(FromBroker::Answer(asked, result.clone()));
-        }
-    }
-
-    /// The broker and identity that a proxy stands for.
-    pub fn home(&self, peer: PeerId) -> Option<(BrokerId, PeerId)> {
-        let record = self.world.disk.peers.get(&peer)?;
-        record.home.as_ref().map(|home| (home.broker, home.peer))
-    }
-
-    pub fn mail(&self, message: MessageId, to: Vec<(PeerId, String)>, own: BrokerId) -> Mail {
-        let record = self.world.disk.messages[&message].clone();
-        let head = record.head;
-        Mail {
-            id: head.id,
-            origin: own,
-            path: vec![own],
-            from: RemoteSender {
-                peer: head.from.peer,
-                name: head.from.name,
-                client: head.from.client,
-                via: head.from.via,
-            },
-            to,
-            intent: head.intent,
-            kind: head.kind,
-            thread: head.thread,
-            reply_to: head.reply_to,
-            sent_at: head.sent_at,
-            expires_at: head.expires_at,
-            sources: head.sources,
-            text: record.text,
         }
     }
 }

@@ -1,0 +1,531 @@
+//! `peerctl link`: joins this broker to others, over ssh.
+//!
+//! Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
+//! person decided. Does not know how frames are carried.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use peer_client::{Endpoint, Start};
+use peer_link::file::{self, FileError, Target};
+use peer_link::identity::{self, IdentityError};
+use peer_link::run::{self, AttemptError, Caller, News, RunError};
+use peer_link::serve::{Ended, Told};
+use peer_link::ssh;
+use peer_proto::ids::BrokerId;
+use peer_proto::link::{LinkInfo, LinksRequest, Share};
+use peer_proto::policy::Policy;
+use peer_proto::request::{Reply, Request};
+use peer_proto::text::single_line;
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, age, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl link add desk --ssh desk.example     add a link and try it
+  peerctl link run                             serve all links
+  peerctl link ls                              the links, and what waits
+  peerctl peers --remote                       also the peers of other machines
+  peerctl send luna@desk -- \"are you there?\"   write to one of them
+  peerctl link set desk accept                 deliver its mail without asking
+  peerctl link hide luna                       do not tell others of luna
+  peerctl link rm desk
+
+A link uses the ssh that you have: `ssh HOST peerctl --version` must work
+without a question. The broker opens no network socket.
+Mail of a machine that you call waits until you release it, unless you accept
+it. Mail that you send there is accepted, because you can run commands there.";
+
+/// Where `peerctl` may lie on the other machine, if it is not on the path of a shell there.
+const COMMANDS: [&str; 3] = ["peerctl", "~/.cargo/bin/peerctl", "~/.local/bin/peerctl"];
+
+/// The variable that sshd sets if the key may run one command only.
+const FORCED: &str = "SSH_ORIGINAL_COMMAND";
+
+/// Join this broker to those of other machines
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The far end of a link, on stdin and stdout; ssh starts it
+    #[arg(long, hide = true)]
+    stdio: bool,
+
+    /// What to call the machine that calls
+    #[arg(long = "as", value_name = "NAME", hide = true)]
+    alias: Option<String>,
+
+    #[command(subcommand)]
+    command: Option<LinkCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LinkCommand {
+    /// Add a link over ssh, and try it
+    Add {
+        /// What to call the other machine: its peers are PEER@NAME
+        name: String,
+        /// The host, as `ssh` takes it
+        #[arg(long, value_name = "HOST")]
+        ssh: String,
+        /// Where `peerctl` lies on the other machine
+        #[arg(long, value_name = "PATH")]
+        command: Option<String>,
+        /// Deliver mail of the other machine without asking
+        #[arg(long, conflicts_with = "hold")]
+        accept: bool,
+        /// Hold mail of the other machine until you release it; the default
+        #[arg(long)]
+        hold: bool,
+    },
+    /// List the links
+    Ls,
+    /// Change what holds for a link
+    Set {
+        /// The link
+        name: String,
+        /// accept, hold, refuse, wake, no-wake, or share=none, share=names or share=summaries
+        what: String,
+    },
+    /// Give a link another name
+    Rename {
+        /// The link
+        name: String,
+        /// The new name
+        new_name: String,
+    },
+    /// Forget a link and its peers; mail that waits for them becomes dead letters
+    Rm {
+        /// The link
+        name: String,
+    },
+    /// Keep a peer out of what other machines are told
+    Hide {
+        /// A name or id
+        peer: String,
+        /// Tell them of it again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Serve all links in the foreground
+    Run,
+    /// Show the identity of this broker
+    Identity,
+}
+
+/// A link.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LinkRow {
+    name: String,
+    /// How it is reached: `ssh`, or null if this machine only answers.
+    kind: Option<&'static str>,
+    /// The other broker.
+    broker: String,
+    /// `up` or `down`.
+    state: &'static str,
+    /// Since when it is up, or when the other machine was last heard of.
+    since: Option<String>,
+    heard_at: Option<String>,
+    /// What becomes of its mail: `accept`, `hold` or `refuse`.
+    policy: &'static str,
+    /// Whether its requests may wake their recipients.
+    wake: bool,
+    /// What it is told: `none`, `names` or `summaries`.
+    share: &'static str,
+    /// Its peers that are known here.
+    peers: u64,
+    /// Deliveries that wait to be sent.
+    waiting: u64,
+    /// Deliveries on their way.
+    in_flight: u64,
+    /// Deliveries that are stored there and not settled.
+    relayed: u64,
+    /// Deliveries from there that are held.
+    held: u64,
+}
+
+/// This broker's identity.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Identity {
+    broker: String,
+}
+
+/// What happens to a link, for `link run`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LinkNews {
+    link: String,
+    /// `up` or `down`.
+    state: &'static str,
+    /// The other broker, if it is up.
+    broker: Option<String>,
+    /// Why it is down.
+    error: Option<String>,
+    /// After how long it is tried again.
+    again_ms: Option<u64>,
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Self {
+        let hint = error.hint();
+        Self::wrong(error.to_string()).hint(hint)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::wrong(error.to_string())
+            .hint("correct the file, or remove it and add the links again")
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Identity(error) => error.into(),
+            RunError::File(error) => error.into(),
+            RunError::Running(_) => {
+                Self::wrong(error.to_string()).hint("`peerctl link ls` shows how they are")
+            }
+            RunError::Lock { .. } => {
+                Self::wrong(error.to_string()).hint("check its owner and mode")
+            }
+            RunError::None => {
+                Self::wrong(error.to_string()).hint("`peerctl link add NAME --ssh HOST` adds one")
+            }
+        }
+    }
+}
+
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Broker(error) => error.into(),
+            Ended::Refused(refusal) => Self::from(peer_client::RequestError::Refused(refusal)),
+            ended => Self::wrong(ended.to_string()),
+        }
+    }
+}
+
+impl From<AttemptError> for Failure {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Ended {
+                ended: ended @ (Ended::Broker(_) | Ended::Refused(_)), ..
+            } => ended.into(),
+            error => Self::wrong(error.to_string()),
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    if args.stdio {
+        return answer(args.alias, endpoint).await;
+    }
+    let Some(command) = args.command else {
+        return Err(Failure::usage("no command was given")
+            .hint("`peerctl link --help` lists the commands of links"));
+    };
+    match command {
+        LinkCommand::Add { name, ssh, command, accept, .. } => {
+            let policy = if accept { Policy::Accept } else { Policy::Hold };
+            add(output, endpoint, &name, &ssh, command, policy).await
+        }
+        LinkCommand::Ls => {
+            let links = ask(endpoint, LinksRequest::List).await?;
+            list(output, endpoint, &links)
+        }
+        LinkCommand::Set { name, what } => {
+            let request = setting(&name, &what)?;
+            let links = ask(endpoint, request).await?;
+            list(output, endpoint, &links)
+        }
+        LinkCommand::Rename { name, new_name } => rename(output, endpoint, &name, new_name).await,
+        LinkCommand::Rm { name } => remove(output, endpoint, name).await,
+        LinkCommand::Hide { peer, undo } => {
+            let links = ask(endpoint, LinksRequest::Hide { peer, hidden: !undo }).await?;
+            list(output, endpoint, &links)
+        }
+        LinkCommand::Run => serve(output, endpoint).await,
+        LinkCommand::Identity => {
+            let own = caller(endpoint).await?.own;
+            if output.json {
+                return output.json(&Identity { broker: own.to_string() });
+            }
+            output.line(&own.to_string())
+        }
+    }
+}
+
+async fn ask(endpoint: &Endpoint, request: LinksRequest) -> Result<Vec<LinkInfo>, Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    match operator.ask(Request::Links(request)).await? {
+        Reply::Links(links) => Ok(links),
+        _ => Err(unexpected()),
+    }
+}
+
+/// This machine, as it calls and answers others. Makes its identity if it has none.
+async fn caller(endpoint: &Endpoint) -> Result<Caller, Failure> {
+    // The broker makes the directory, and checks its owner and mode.
+    if !endpoint.location.dir().exists() {
+        Operator::connect(endpoint).await?;
+    }
+    let own = identity::own(endpoint.location.dir())?;
+    let executable = endpoint.executable.display().to_string();
+    Ok(Caller { endpoint: endpoint.clone(), own, executable, name: machine_name() })
+}
+
+/// What this machine calls itself: the beginning of its host name, in letters that a name may have.
+fn machine_name() -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let host = host.to_string_lossy();
+    let first = host.split('.').next().unwrap_or_default();
+    let name: String = first
+        .chars()
+        .filter(|character| character.is_ascii_alphanumeric() || *character == '-')
+        .take(24)
+        .collect();
+    let name = name.trim_start_matches('-').to_lowercase();
+    if name.is_empty() { "machine".to_owned() } else { name }
+}
+
+/// Serves the far end.
+async fn answer(alias: Option<String>, endpoint: &Endpoint) -> Result<(), Failure> {
+    // Who may run one command only gains nothing else by ssh, so its mail is held.
+    let forced = std::env::var_os(FORCED).is_some_and(|asked| {
+        let asked = asked.to_string_lossy();
+        !asked.contains("link --stdio")
+    });
+    let policy = if forced { Policy::Hold } else { Policy::Accept };
+    // The other machine does not start this one's broker.
+    let never = Endpoint { start: Start::Never, ..endpoint.clone() };
+    let Err(ended) = run::answer(&caller(&never).await?, alias, policy).await;
+    match ended {
+        // The caller went, or said goodbye: nothing is wrong here.
+        Ended::Wire(peer_link::wire::WireError::Ended)
+        | Ended::Stopped(peer_link_core::Stopped::Bye(_)) => Ok(()),
+        ended => Err(ended.into()),
+    }
+}
+
+async fn add(
+    output: &Output,
+    endpoint: &Endpoint,
+    name: &str,
+    host: &str,
+    command: Option<String>,
+    policy: Policy,
+) -> Result<(), Failure> {
+    if !ssh::is_host(host) {
+        return Err(Failure::usage(format!("{:?} is no host", single_line(host)))
+            .hint("name it as you would to `ssh`"));
+    }
+    let command = match command {
+        Some(command) => command,
+        None => find(host).await?,
+    };
+    let caller = caller(endpoint).await?;
+    let target = Target { ssh: host.to_owned(), command, broker: None };
+    let mut found = None;
+    let tried = run::call(&caller, name, &target, policy, |told| {
+        let Told::Opened { remote, alias, policy, software } = told;
+        found = Some((remote, alias, policy, software));
+        false
+    });
+    let Err(error) = tried.await;
+    let Some((remote, alias, known, software)) = found else {
+        return Err(Failure::from(error)
+            .hint(format!("`ssh {host} {} link ls` shows how it is there", target.command)));
+    };
+    let target = Target { broker: Some(remote.to_string()), ..target };
+    file::put(endpoint.location.dir(), &alias, &target)?;
+    let links = if known == policy {
+        ask(endpoint, LinksRequest::List).await?
+    } else {
+        let request = LinksRequest::Set {
+            link: alias.clone(),
+            policy: Some(policy),
+            wake: None,
+            share: None,
+        };
+        ask(endpoint, request).await?
+    };
+    if output.json {
+        return list(output, endpoint, &of(&links, remote));
+    }
+    let mut text = String::new();
+    let _ =
+        writeln!(text, "{alias} is {remote}, peerctl {software}; this broker is {}", caller.own);
+    let _ = match policy {
+        Policy::Accept => writeln!(text, "its mail is delivered without asking you"),
+        _ => writeln!(
+            text,
+            "its mail waits until you release it, because its machine has no rights here; `peerctl link set {alias} accept` changes that"
+        ),
+    };
+    let _ = write!(
+        text,
+        "`peerctl link run` serves the link; then `peerctl peers --remote` lists its peers as PEER@{alias}"
+    );
+    output.line(&text)
+}
+
+/// Finds `peerctl` on the other machine.
+async fn find(host: &str) -> Result<String, Failure> {
+    let mut said = None;
+    for command in COMMANDS {
+        let (child, _stdout, stdin) = ssh::start(host, command, &["--version"])
+            .map_err(|error| Failure::system("starting ssh", error))?;
+        drop(stdin);
+        match child.wait().await {
+            (true, _) => return Ok(command.to_owned()),
+            (false, last) => said = last.or(said),
+        }
+    }
+    let said = said.map(|said| format!(": {}", single_line(&said))).unwrap_or_default();
+    Err(Failure::wrong(format!("`ssh {host} peerctl --version` does not work{said}"))
+        .hint("make that command work first, or name the path with --command"))
+}
+
+fn setting(link: &str, what: &str) -> Result<LinksRequest, Failure> {
+    let (mut policy, mut wake, mut share) = (None, None, None);
+    match what {
+        "wake" => wake = Some(true),
+        "no-wake" => wake = Some(false),
+        "share=none" => share = Some(Share::None),
+        "share=names" => share = Some(Share::Names),
+        "share=summaries" => share = Some(Share::Summaries),
+        _ => match what.parse() {
+            Ok(known) => policy = Some(known),
+            Err(_) => {
+                let what = single_line(what);
+                return Err(Failure::usage(format!("a link cannot be set to {what:?}")).hint(
+                    "use accept, hold, refuse, wake, no-wake, share=none, share=names or share=summaries",
+                ));
+            }
+        },
+    }
+    Ok(LinksRequest::Set { link: link.to_owned(), policy, wake, share })
+}
+
+async fn rename(
+    output: &Output,
+    endpoint: &Endpoint,
+    name: &str,
+    new_name: String,
+) -> Result<(), Failure> {
+    let dir = endpoint.location.dir();
+    let links =
+        ask(endpoint, LinksRequest::Rename { link: name.to_owned(), new_name: new_name.clone() })
+            .await?;
+    if let Some(target) = file::read(dir)?.link.remove(name) {
+        file::put(dir, &new_name, &target)?;
+        file::remove(dir, name)?;
+    }
+    list(output, endpoint, &links)
+}
+
+async fn remove(output: &Output, endpoint: &Endpoint, name: String) -> Result<(), Failure> {
+    let links = ask(endpoint, LinksRequest::Remove { link: name.clone() }).await?;
+    file::remove(endpoint.location.dir(), &name)?;
+    list(output, endpoint, &links)
+}
+
+async fn serve(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let caller = caller(endpoint).await?;
+    let (sender, mut news) = mpsc::unbounded_channel();
+    let endpoint = Endpoint { start: Start::IfNeeded, ..endpoint.clone() };
+    let mut running = std::pin::pin!(run::run(endpoint, caller.executable, caller.name, sender));
+    loop {
+        let what = tokio::select! {
+            done = &mut running => return Ok(done?),
+            Some(what) = news.recv() => what,
+        };
+        if output.json {
+            output.json_line(&told(what))?;
+            continue;
+        }
+        output.line(&match what {
+            News::Up { link, remote, policy, .. } => {
+                format!("{} is up: {remote}, its mail: {}", cell(&link), policy.as_str())
+            }
+            News::Down { link, why, again_ms } => format!(
+                "{} is down: {}; trying again in {} s",
+                cell(&link),
+                single_line(&why),
+                again_ms.div_ceil(1_000)
+            ),
+        })?;
+    }
+}
+
+fn told(news: News) -> LinkNews {
+    match news {
+        News::Up { link, remote, .. } => LinkNews {
+            link,
+            state: "up",
+            broker: Some(remote.to_string()),
+            error: None,
+            again_ms: None,
+        },
+        News::Down { link, why, again_ms } => LinkNews {
+            link,
+            state: "down",
+            broker: None,
+            error: Some(why),
+            again_ms: Some(again_ms),
+        },
+    }
+}
+
+fn of(links: &[LinkInfo], remote: BrokerId) -> Vec<LinkInfo> {
+    links.iter().filter(|link| link.broker == remote).cloned().collect()
+}
+
+fn list(output: &Output, endpoint: &Endpoint, links: &[LinkInfo]) -> Result<(), Failure> {
+    let targets = file::read(endpoint.location.dir())?.link;
+    let row = |link: &LinkInfo| LinkRow {
+        kind: targets.contains_key(&link.name).then_some("ssh"),
+        name: link.name.clone(),
+        broker: link.broker.to_string(),
+        state: if link.up { "up" } else { "down" },
+        since: link.since.map(rfc3339),
+        heard_at: link.heard_at.map(rfc3339),
+        policy: link.policy.as_str(),
+        wake: link.wake,
+        share: link.share.as_str(),
+        peers: link.peers,
+        waiting: link.waiting,
+        in_flight: link.in_flight,
+        relayed: link.relayed,
+        held: link.held,
+    };
+    if output.json {
+        return output.json(&links.iter().map(row).collect::<Vec<_>>());
+    }
+    let cells = |link: &LinkInfo| {
+        let heard = link.heard_at.map_or_else(|| "never".to_owned(), age);
+        let policy =
+            format!("{}{}", link.policy.as_str(), if link.wake { "" } else { ", no wake" });
+        vec![
+            cell(&link.name),
+            if link.up { "up" } else { "down" }.to_owned(),
+            heard,
+            policy,
+            link.peers.to_string(),
+            (link.waiting + link.in_flight).to_string(),
+            link.relayed.to_string(),
+            link.held.to_string(),
+        ]
+    };
+    let rows: Vec<_> = links.iter().map(cells).collect();
+    output.table(
+        &["LINK", "STATE", "HEARD", "MAIL", "PEERS", "WAITING", "RELAYED", "HELD"],
+        &rows,
+        "no links; `peerctl link add NAME --ssh HOST` adds one",
+    )
+}

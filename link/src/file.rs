@@ -1,0 +1,193 @@
+//! `links.toml`: how each link is reached. What holds for a link is in the broker.
+//!
+//! Knows the form of the file. A person may edit it: what is not changed stays as it is. Invariant:
+//! an unknown key is an error, so that a mistyped one is not ignored.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The file's name in the state directory.
+const FILE: &str = "links.toml";
+
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinksFile {
+    /// The links, by name.
+    #[serde(default)]
+    pub link: BTreeMap<String, Target>,
+}
+
+/// How a link is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The host, as `ssh` takes it.
+    pub ssh: String,
+    /// The path of `peerctl` there.
+    #[serde(default = "default_command")]
+    pub command: String,
+    /// The broker there, known since the first contact.
+    pub broker: Option<String>,
+}
+
+fn default_command() -> String {
+    "peerctl".to_owned()
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// It has not the form of the file.
+    #[error("{} is not valid: {}", path.display(), reason.trim())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Reads the file. A missing one has no links.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn read(dir: &Path) -> Result<LinksFile, FileError> {
+    let path = dir.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LinksFile::default()),
+        Err(source) => return Err(FileError::Io { path, source }),
+    };
+    toml::from_str(&text).map_err(|error| FileError::Invalid { path, reason: error.to_string() })
+}
+
+/// Adds a link, or changes how it is reached. The rest of the file stays as it is.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn put(dir: &Path, name: &str, target: &Target) -> Result<(), FileError> {
+    let mut text = without(dir, name)?;
+    if !text.is_empty() && !text.ends_with("\n\n") {
+        text.push('\n');
+    }
+    text.push_str(&format!("[link.{name}]\n"));
+    let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
+    line("ssh", &target.ssh);
+    line("command", &target.command);
+    if let Some(broker) = &target.broker {
+        line("broker", broker);
+    }
+    write(dir, &text)
+}
+
+/// Removes a link. The rest of the file stays as it is.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn remove(dir: &Path, name: &str) -> Result<(), FileError> {
+    let text = without(dir, name)?;
+    write(dir, &text)
+}
+
+/// The text of the file without one link's table.
+fn without(dir: &Path, name: &str) -> Result<String, FileError> {
+    // A file that cannot be read is not changed.
+    read(dir)?;
+    let text = std::fs::read_to_string(dir.join(FILE)).unwrap_or_default();
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with('[') {
+            inside = line.trim() == format!("[link.{name}]");
+        }
+        if !inside {
+            kept.push_str(line);
+        }
+    }
+    Ok(kept)
+}
+
+/// Writes the file under another name first, so that a reader never sees half of it.
+fn write(dir: &Path, text: &str) -> Result<(), FileError> {
+    let path = dir.join(FILE);
+    let io = |source| FileError::Io { path: path.clone(), source };
+    let new = dir.join("links.toml.new");
+    let _ = std::fs::remove_file(&new);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    std::fs::rename(&new, &path).map_err(io)
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            control if control.is_control() => {
+                quoted.push_str(&format!("\\u{:04X}", u32::from(control)));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_added_changed_and_removed_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), LinksFile::default());
+        let target = |ssh: &str| Target {
+            ssh: ssh.to_owned(),
+            command: "~/bin/peer \"ctl\"".to_owned(),
+            broker: Some("b-1".to_owned()),
+        };
+        put(dir.path(), "desk", &target("desk.example")).unwrap();
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("# mine\n{text}")).unwrap();
+        put(dir.path(), "attic", &target("me@attic")).unwrap();
+        put(dir.path(), "desk", &target("desk.other")).unwrap();
+        let links = read(dir.path()).unwrap().link;
+        assert_eq!(links.keys().collect::<Vec<_>>(), ["attic", "desk"]);
+        assert_eq!(links["desk"], target("desk.other"));
+        remove(dir.path(), "desk").unwrap();
+        assert_eq!(read(dir.path()).unwrap().link.len(), 1);
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_and_the_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        std::fs::write(&path, "[link.desk]\nssh = \"desk\"\nport = 22\n").unwrap();
+        assert!(matches!(read(dir.path()), Err(FileError::Invalid { .. })));
+        assert!(remove(dir.path(), "desk").is_err());
+        assert!(std::fs::read_to_string(&path).unwrap().contains("port"));
+    }
+}

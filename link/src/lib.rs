@@ -1,0 +1,18 @@
+//! A link process: carries frames between a broker and another machine's link process.
+//!
+//! `peer-link-core` decides; this crate has the hands: the broker's connection, the wire, the ssh
+//! child, and two files. It opens no network socket: ssh does.
+//!
+//! - [`identity`]: who this broker is on links: `link.key`.
+//! - [`mod@file`]: which links there are: `links.toml`.
+//! - [`wire`]: the preface and the frames of a connection.
+//! - [`serve`]: one connection, from the greeting to its end.
+//! - [`ssh`]: the ssh child of a link.
+//! - [`run`]: all links, kept up.
+
+pub mod file;
+pub mod identity;
+pub mod run;
+pub mod serve;
+pub mod ssh;
+pub mod wire;

@@ -1,0 +1,262 @@
+//! All links of this machine, kept up: one ssh child each, tried again when it ends.
+//!
+//! Knows the file of links and the pauses between attempts. Does not print: what happens is told.
+//! Invariants: one process serves the links of a state directory. A link that a person must mend is
+//! tried only once a minute.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use peer_client::Endpoint;
+use peer_link_core::{Link, Settings};
+use peer_proto::ids::BrokerId;
+use peer_proto::policy::Policy;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::file::{self, FileError, Target};
+use crate::identity::{self, IdentityError};
+use crate::serve::{self, Ended, Told};
+use crate::{ssh, wire};
+
+/// The shortest and the longest pause between two attempts.
+const PAUSE_MS_MIN: u64 = 1_000;
+const PAUSE_MS_MAX: u64 = 60_000;
+
+/// A connection that lasted this long worked: the next pause is the shortest again.
+const WORKED_MS: u64 = 10_000;
+
+/// The file whose lock the process holds.
+const LOCK: &str = "link.lock";
+
+/// What happens to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is up.
+    Up {
+        /// Its name in `links.toml`.
+        link: String,
+        /// The other broker.
+        remote: BrokerId,
+        /// What it is called by the broker here.
+        alias: String,
+        /// What becomes of its mail here.
+        policy: Policy,
+    },
+    /// It is down, and will be tried again.
+    Down {
+        /// Its name in `links.toml`.
+        link: String,
+        /// Why.
+        why: String,
+        /// After how long.
+        again_ms: u64,
+    },
+}
+
+/// Why the links cannot be served.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The file of links cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Another process serves them.
+    #[error("another process serves the links of this directory: it holds {}", .0.display())]
+    Running(PathBuf),
+    /// The lock cannot be taken.
+    #[error("cannot lock {}: {source}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// There is nothing to serve.
+    #[error("no links are configured")]
+    None,
+}
+
+/// What one attempt came to.
+#[derive(Debug, Error)]
+pub enum AttemptError {
+    /// ssh cannot be started.
+    #[error("cannot start ssh: {0}")]
+    Ssh(io::Error),
+    /// The connection ended.
+    #[error("{ended}{}", said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default())]
+    Ended {
+        /// Why.
+        ended: Ended,
+        /// What ssh or the far side said last.
+        said: Option<String>,
+    },
+}
+
+impl AttemptError {
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Ended { ended, .. } if ended.is_final())
+    }
+}
+
+/// Takes the lock of the links of a state directory, for the life of the file.
+fn lock(dir: &Path) -> Result<File, RunError> {
+    let path = dir.join(LOCK);
+    let failed = |source| RunError::Lock { path: path.clone(), source };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::Running(path)),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Serves all links until the process ends.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(
+    endpoint: Endpoint,
+    executable: String,
+    name: String,
+    news: mpsc::UnboundedSender<News>,
+) -> Result<(), RunError> {
+    let dir = endpoint.location.dir().to_owned();
+    let own = identity::own(&dir)?;
+    let links = file::read(&dir)?.link;
+    if links.is_empty() {
+        return Err(RunError::None);
+    }
+    let _lock = lock(&dir)?;
+    let keep_up = links.into_iter().map(|(link, target)| {
+        let caller = Caller {
+            endpoint: endpoint.clone(),
+            own,
+            executable: executable.clone(),
+            name: name.clone(),
+        };
+        keep_up(caller, link, target, news.clone())
+    });
+    futures_util::future::join_all(keep_up).await;
+    Ok(())
+}
+
+/// This machine, as it calls another one.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// This machine's broker.
+    pub endpoint: Endpoint,
+    /// Its identity.
+    pub own: BrokerId,
+    /// This program's file.
+    pub executable: String,
+    /// What this machine calls itself.
+    pub name: String,
+}
+
+async fn keep_up(caller: Caller, link: String, target: Target, news: mpsc::UnboundedSender<News>) {
+    let mut pause_ms = PAUSE_MS_MIN;
+    loop {
+        let began = Instant::now();
+        let told = |told: Told| {
+            let Told::Opened { remote, alias, policy, .. } = told;
+            let _ = news.send(News::Up { link: link.clone(), remote, alias, policy });
+            true
+        };
+        let Err(error) = call(&caller, &link, &target, Policy::Hold, told).await;
+        if began.elapsed() >= Duration::from_millis(WORKED_MS) {
+            pause_ms = PAUSE_MS_MIN;
+        }
+        if error.is_final() {
+            pause_ms = PAUSE_MS_MAX;
+        }
+        let again_ms = jittered(pause_ms);
+        let why = error.to_string();
+        let _ = news.send(News::Down { link: link.clone(), why, again_ms });
+        tokio::time::sleep(Duration::from_millis(again_ms)).await;
+        pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+    }
+}
+
+/// Calls another machine once, and serves the link until it ends.
+///
+/// # Errors
+/// Always: why it ended.
+pub async fn call(
+    caller: &Caller,
+    link: &str,
+    target: &Target,
+    policy: Policy,
+    told: impl FnMut(Told) -> bool,
+) -> Result<std::convert::Infallible, AttemptError> {
+    let ended = |ended: Ended, said: Option<String>| AttemptError::Ended { ended, said };
+    // Without this broker there is nothing to carry.
+    let broker = serve::connect_broker(&caller.endpoint, caller.own)
+        .await
+        .map_err(|error| ended(error, None))?;
+    let (child, stdout, stdin) =
+        ssh::start(&target.ssh, &target.command, &["link", "--stdio", "--as", &caller.name])
+            .map_err(AttemptError::Ssh)?;
+    let opening = wire::open(stdout, stdin, &caller.executable);
+    let opened = match tokio::time::timeout(Duration::from_secs(20), opening).await {
+        Ok(opened) => opened.map_err(Ended::from),
+        Err(_) => Err(Ended::NoGreeting),
+    };
+    let (incoming, outgoing, _) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Err(ended(error, child.end().await)),
+    };
+    let core = Link::new(Settings {
+        own: caller.own,
+        expected: target.broker.as_ref().and_then(|broker| broker.parse().ok()),
+        alias: Some(link.to_owned()),
+        name: caller.name.clone(),
+        policy,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    let why = serve::serve(broker, core, (incoming, outgoing), told).await;
+    Err(ended(why, child.end().await))
+}
+
+/// Serves the far end of a link: frames on stdin and stdout. `policy` is for a broker that is not
+/// known yet. `name` is what this machine calls itself, `alias` what the other is called.
+///
+/// # Errors
+/// Always: why it ended.
+pub async fn answer(
+    caller: &Caller,
+    alias: Option<String>,
+    policy: Policy,
+) -> Result<std::convert::Infallible, Ended> {
+    let broker = serve::connect_broker(&caller.endpoint, caller.own).await?;
+    let (incoming, outgoing, _) =
+        wire::open(tokio::io::stdin(), tokio::io::stdout(), &caller.executable).await?;
+    let core = Link::new(Settings {
+        own: caller.own,
+        expected: None,
+        alias,
+        name: caller.name.clone(),
+        policy,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    Err(serve::serve(broker, core, (incoming, outgoing), |_| true).await)
+}
+
+/// A fifth more or less, so that many machines do not come back at once.
+fn jittered(pause_ms: u64) -> u64 {
+    let drawn = getrandom::u32().unwrap_or(u32::MAX / 2);
+    let spread = pause_ms * 2 / 5;
+    pause_ms - pause_ms / 5 + spread * u64::from(drawn) / u64::from(u32::MAX)
+}

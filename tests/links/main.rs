@@ -1,0 +1,6 @@
+//! Two brokers joined by a real sshd on loopback; `tests/links/run` says where sshd is, and runs
+//! this.
+
+mod kills;
+mod machines;
+mod ssh;
