@@ -1,12 +1,13 @@
 //! A link process: carries frames between a broker and another machine's link process.
 //!
 //! `peer-link-core` decides; this crate has the hands: the broker's connection, the wire, the ssh
-//! child, and two files. It opens no network socket: ssh does.
+//! child, and its files. It opens no network socket: ssh does.
 //!
 //! - [`identity`]: who this broker is on links: `link.key`.
 //! - [`mod@file`]: which links there are: `links.toml`.
 //! - [`wire`]: the preface and the frames of a connection.
 //! - [`serve`]: one connection, from the greeting to its end.
+//! - [`served`]: which process serves the links, and how they are.
 //! - [`ssh`]: the ssh child of a link.
 //! - [`run`]: all links, kept up.
 
@@ -14,5 +15,6 @@ pub mod file;
 pub mod identity;
 pub mod run;
 pub mod serve;
+pub mod served;
 pub mod ssh;
 pub mod wire;

@@ -4,23 +4,27 @@
 //! Invariants: one process serves the links of a state directory. A link that a person must mend is
 //! tried only once a minute.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peer_client::Endpoint;
+use peer_client::Reconnect;
+use peer_client::{ConnectError, Endpoint};
 use peer_link_core::{Link, Settings};
 use peer_proto::ids::BrokerId;
 use peer_proto::policy::Policy;
+use peer_proto::request::Role;
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::file::{self, FileError, Target};
 use crate::identity::{self, IdentityError};
 use crate::serve::{self, Ended, Told};
+use crate::served::{LockError, Serving, State};
 use crate::{ssh, wire};
 
 /// The shortest and the longest pause between two attempts.
@@ -29,9 +33,6 @@ const PAUSE_MS_MAX: u64 = 60_000;
 
 /// A connection that lasted this long worked: the next pause is the shortest again.
 const WORKED_MS: u64 = 10_000;
-
-/// The file whose lock the process holds.
-const LOCK: &str = "link.lock";
 
 /// What happens to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum News {
         why: String,
         /// After how long.
         again_ms: u64,
+        /// Whether a person must change something first.
+        refused: bool,
     },
 }
 
@@ -67,17 +70,12 @@ pub enum RunError {
     /// The file of links cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Another process serves them.
-    #[error("another process serves the links of this directory: it holds {}", .0.display())]
-    Running(PathBuf),
-    /// The lock cannot be taken.
-    #[error("cannot lock {}: {source}", path.display())]
-    Lock {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    /// The links cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The signal cannot be waited for.
+    #[error("cannot wait for a signal: {0}")]
+    Signal(io::Error),
     /// There is nothing to serve.
     #[error("no links are configured")]
     None,
@@ -105,25 +103,7 @@ impl AttemptError {
     }
 }
 
-/// Takes the lock of the links of a state directory, for the life of the file.
-fn lock(dir: &Path) -> Result<File, RunError> {
-    let path = dir.join(LOCK);
-    let failed = |source| RunError::Lock { path: path.clone(), source };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunError::Running(path)),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Serves all links until the process ends.
+/// Serves all links until the process ends. SIGUSR1 tells it to read the file of links again.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -135,22 +115,64 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let dir = endpoint.location.dir().to_owned();
     let own = identity::own(&dir)?;
-    let links = file::read(&dir)?.link;
+    let mut links = file::read(&dir)?.link;
     if links.is_empty() {
         return Err(RunError::None);
     }
-    let _lock = lock(&dir)?;
-    let keep_up = links.into_iter().map(|(link, target)| {
-        let caller = Caller {
-            endpoint: endpoint.clone(),
-            own,
-            executable: executable.clone(),
-            name: name.clone(),
-        };
-        keep_up(caller, link, target, news.clone())
-    });
-    futures_util::future::join_all(keep_up).await;
-    Ok(())
+    // Before the lock is taken, because whoever sees it held may send the signal.
+    let mut changed = signal(SignalKind::user_defined1()).map_err(RunError::Signal)?;
+    let serving = Arc::new(Mutex::new(Serving::take(&endpoint.location)?));
+    let caller = Caller { endpoint, own, executable, name };
+    let mut running = BTreeMap::<String, (Target, AbortHandle)>::new();
+    // Dropping it ends all links.
+    let mut tasks = JoinSet::new();
+    loop {
+        running.retain(|link, (target, task)| {
+            let stays = links.get(link) == Some(target);
+            if !stays {
+                task.abort();
+                locked(&serving).forget(link);
+            }
+            stays
+        });
+        for (link, target) in &links {
+            if running.contains_key(link) {
+                continue;
+            }
+            locked(&serving).see(link, State::Connecting, None);
+            let told = told(Arc::clone(&serving), news.clone());
+            let task = tasks.spawn(keep_up(caller.clone(), link.clone(), target.clone(), told));
+            running.insert(link.clone(), (target.clone(), task));
+        }
+        if changed.recv().await.is_none() {
+            return Ok(());
+        }
+        // While the file is damaged, the links stay as they are; `peerctl doctor` reports it.
+        if let Ok(file) = file::read(&dir) {
+            links = file.link;
+        }
+    }
+}
+
+type Tell = Box<dyn Fn(News) + Send + Sync>;
+
+/// Records what happens, and passes it on.
+fn told(serving: Arc<Mutex<Serving>>, news: mpsc::UnboundedSender<News>) -> Tell {
+    Box::new(move |what| {
+        match &what {
+            News::Up { link, .. } => locked(&serving).see(link, State::Up, None),
+            News::Down { link, why, refused, .. } => {
+                let state = if *refused { State::Refused } else { State::Down };
+                locked(&serving).see(link, state, Some(why.clone()));
+            }
+        }
+        // Without a reader the links are served all the same.
+        let _ = news.send(what);
+    })
+}
+
+fn locked(serving: &Mutex<Serving>) -> MutexGuard<'_, Serving> {
+    serving.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// This machine, as it calls another one.
@@ -166,46 +188,55 @@ pub struct Caller {
     pub name: String,
 }
 
-async fn keep_up(caller: Caller, link: String, target: Target, news: mpsc::UnboundedSender<News>) {
+async fn keep_up(caller: Caller, link: String, target: Target, news: Tell) {
+    let mut broker = Reconnect::new(caller.endpoint.clone(), Role::Link);
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
         let began = Instant::now();
         let told = |told: Told| {
             let Told::Opened { remote, alias, policy, .. } = told;
-            let _ = news.send(News::Up { link: link.clone(), remote, alias, policy });
+            news(News::Up { link: link.clone(), remote, alias, policy });
             true
         };
-        let Err(error) = call(&caller, &link, &target, Policy::Hold, told).await;
+        let Err(error) = call(&caller, &mut broker, (&link, &target), Policy::Hold, told).await;
+        if matches!(
+            &error,
+            AttemptError::Ended { ended: Ended::Broker(ConnectError::SentAway(_)), .. }
+        ) {
+            // The link was removed, or another process serves it. Both may be over at the next try.
+            broker = Reconnect::new(caller.endpoint.clone(), Role::Link);
+        }
         if began.elapsed() >= Duration::from_millis(WORKED_MS) {
             pause_ms = PAUSE_MS_MIN;
         }
-        if error.is_final() {
+        let refused = error.is_final();
+        if refused {
             pause_ms = PAUSE_MS_MAX;
         }
         let again_ms = jittered(pause_ms);
         let why = error.to_string();
-        let _ = news.send(News::Down { link: link.clone(), why, again_ms });
+        news(News::Down { link: link.clone(), why, again_ms, refused });
         tokio::time::sleep(Duration::from_millis(again_ms)).await;
         pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
     }
 }
 
-/// Calls another machine once, and serves the link until it ends.
+/// Calls another machine once, and serves the link until it ends. A broker here that was stopped on
+/// purpose is not started again for a while: `broker` knows that.
 ///
 /// # Errors
 /// Always: why it ended.
 pub async fn call(
     caller: &Caller,
-    link: &str,
-    target: &Target,
+    broker: &mut Reconnect,
+    (link, target): (&str, &Target),
     policy: Policy,
     told: impl FnMut(Told) -> bool,
 ) -> Result<std::convert::Infallible, AttemptError> {
     let ended = |ended: Ended, said: Option<String>| AttemptError::Ended { ended, said };
     // Without this broker there is nothing to carry.
-    let broker = serve::connect_broker(&caller.endpoint, caller.own)
-        .await
-        .map_err(|error| ended(error, None))?;
+    let broker =
+        serve::connect_broker(broker, caller.own).await.map_err(|error| ended(error, None))?;
     let (child, stdout, stdin) =
         ssh::start(&target.ssh, &target.command, &["link", "--stdio", "--as", &caller.name])
             .map_err(AttemptError::Ssh)?;
@@ -240,7 +271,8 @@ pub async fn answer(
     alias: Option<String>,
     policy: Policy,
 ) -> Result<std::convert::Infallible, Ended> {
-    let broker = serve::connect_broker(&caller.endpoint, caller.own).await?;
+    let mut broker = Reconnect::new(caller.endpoint.clone(), Role::Link);
+    let broker = serve::connect_broker(&mut broker, caller.own).await?;
     let (incoming, outgoing, _) =
         wire::open(tokio::io::stdin(), tokio::io::stdout(), &caller.executable).await?;
     let core = Link::new(Settings {

@@ -10,13 +10,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use peer_client::{Answer, ConnectError, Connection, Endpoint, Pushes, RequestError};
+use peer_client::Reconnect;
+use peer_client::{Answer, ConnectError, Connection, Pushes, RequestError};
 use peer_link_core::{Action, Event, Link, Stopped};
 use peer_proto::ids::{BrokerId, Timestamp};
 use peer_proto::link::{LinkReply, LinkRequest};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Push, Reply, Request, RequestId, Role};
+use peer_proto::request::{Push, Reply, Request, RequestId};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -94,12 +95,12 @@ pub struct BrokerLine {
     boot: u64,
 }
 
-/// Connects to this machine's broker. `own` is this broker's identity.
+/// Connects to this machine's broker. `own` is its identity.
 ///
 /// # Errors
 /// [`Ended::Broker`] or [`Ended::Refused`].
-pub async fn connect_broker(endpoint: &Endpoint, own: BrokerId) -> Result<BrokerLine, Ended> {
-    let (connection, pushes, _) = Connection::open(endpoint, Role::Link, None).await?;
+pub async fn connect_broker(broker: &mut Reconnect, own: BrokerId) -> Result<BrokerLine, Ended> {
+    let (connection, pushes, _) = broker.next().await?;
     match connection.request(Request::Link(LinkRequest::Ready { own })).await {
         Ok(Reply::Link(LinkReply::Ready { boot })) => Ok(BrokerLine { connection, pushes, boot }),
         Err(RequestError::Refused(refusal)) => Err(Ended::Refused(refusal)),

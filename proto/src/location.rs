@@ -62,6 +62,24 @@ impl Location {
         self.dir.join("broker.lock")
     }
 
+    /// The file that the process of links locks for its life. It has a [`Holding`].
+    #[must_use]
+    pub fn link_lock(&self) -> PathBuf {
+        self.dir.join("link.lock")
+    }
+
+    /// How each link is, as the process of links sees it.
+    #[must_use]
+    pub fn link_state(&self) -> PathBuf {
+        self.dir.join("link.state")
+    }
+
+    /// The output of a process of links that runs in the background.
+    #[must_use]
+    pub fn link_log(&self) -> PathBuf {
+        self.dir.join("link.log")
+    }
+
     /// The file of the store.
     #[must_use]
     pub fn database(&self) -> PathBuf {
@@ -99,7 +117,7 @@ impl Location {
     }
 }
 
-/// The content of the lock file: the broker's process, and its phase. It is read if the lock is
+/// The content of a lock file: the process of the broker or of links, and its phase. It is read if the lock is
 /// held and nothing answers at the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {

@@ -104,3 +104,68 @@ fn a_link_is_renamed_hidden_and_removed() {
     let none = machines.on_laptop(&["link", "run"]);
     assert!(none.code == 1 && none.stderr.contains("no links are configured"), "{none:?}");
 }
+
+#[test]
+fn the_process_of_links_starts_follows_the_file_and_ends() {
+    let machines = Machines::linked(home!(), home!());
+    let of = |arguments: &[&str]| machines.on_laptop(arguments).success().json();
+    let state = || of(&["link", "show", "desk", "--json"])["state"].clone();
+    assert_eq!(state(), "off");
+    let unwell = machines.on_laptop(&["doctor"]);
+    assert!(unwell.code == 7 && unwell.stdout.contains("-> peerctl link start"), "{unwell:?}");
+    assert_eq!(of(&["link", "stop", "--json"])["changed"], false);
+
+    let started = of(&["link", "start", "--json"]);
+    assert_eq!((&started["running"], &started["changed"]), (&json!(true), &json!(true)));
+    machines.wait_up();
+    let again = of(&["link", "start", "--json"]);
+    assert_eq!((&again["pid"], &again["changed"]), (&started["pid"], &json!(false)));
+    let shown = of(&["link", "show", "desk", "--json"]);
+    assert_eq!((&shown["ssh"], &shown["pid"]), (&json!("desk"), &started["pid"]), "{shown}");
+    let well = machines.on_laptop(&["doctor"]).stdout;
+    assert!(well.contains("desk is up"), "{well}");
+    let second = machines.on_laptop(&["link", "run"]);
+    assert!(second.code == 1 && second.stderr.contains("another process serves"), "{second:?}");
+
+    // The process follows a new name at once, and the link comes back under it.
+    let _ = machines.on_laptop(&["link", "rename", "desk", "tower"]).success();
+    machines.wait_up();
+    let tried = of(&["link", "test", "tower", "--json"]);
+    assert_eq!(tried["broker"], of(&["link", "show", "tower", "--json"])["broker"]);
+    let unknown = machines.on_laptop(&["link", "test", "desk"]);
+    assert_eq!(unknown.code, 4, "{unknown:?}");
+
+    // It names why a link is down, and brings it back by itself.
+    let _ = machines.desk.peerctl(&["daemon", "stop"]).success();
+    wait("the reason is told", || {
+        let row = of(&["link", "show", "tower", "--json"]);
+        row["error"].as_str().is_some_and(|error| error.contains("no broker is running"))
+    });
+    let down = machines.on_laptop(&["doctor"]);
+    assert!(down.code == 7 && down.stdout.contains("-> peerctl link test tower"), "{down:?}");
+    let _ = machines.desk.peerctl(&["daemon", "start"]).success();
+    machines.wait_up();
+
+    let _ = machines.on_laptop(&["link", "rm", "tower"]).success();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(of(&["link", "ls", "--json"]), json!([]), "the process must not bring it back");
+    let stopped = of(&["link", "stop", "--json"]);
+    assert_eq!((&stopped["pid"], &stopped["running"]), (&started["pid"], &json!(false)));
+}
+
+#[test]
+fn a_broker_that_the_person_stopped_is_not_started_again_by_the_process_of_links() {
+    let machines = Machines::linked(home!(), home!());
+    let _ = machines.on_laptop(&["link", "start"]).success();
+    machines.wait_up();
+    let _ = machines.laptop.peerctl(&["daemon", "stop"]).success();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let verified = machines.laptop.peerctl(&["daemon", "verify"]);
+    assert_eq!(verified.code, 0, "{verified:?}");
+    // The first command that needs the broker brings both back.
+    let _ = machines.laptop.peerctl(&["peers"]).success();
+    machines.wait_up();
+    let purged = machines.on_laptop(&["uninstall", "--purge", "--yes"]);
+    assert_eq!(purged.code, 0, "{purged:?}");
+    assert!(!machines.laptop.state().exists(), "{purged:?}");
+}

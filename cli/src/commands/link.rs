@@ -1,25 +1,31 @@
 //! `peerctl link`: joins this broker to others, over ssh.
 //!
-//! Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
+//! The process that serves them is in `process`, the trial of one in `trial`. Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
 //! person decided. Does not know how frames are carried.
 
+pub(crate) mod process;
+pub(crate) mod trial;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use peer_client::Reconnect;
 use peer_client::{Endpoint, Start};
 use peer_link::file::{self, FileError, Target};
 use peer_link::identity::{self, IdentityError};
-use peer_link::run::{self, AttemptError, Caller, News, RunError};
+use peer_link::run::{self, AttemptError, Caller, RunError};
 use peer_link::serve::{Ended, Told};
+use peer_link::served::{self, LockError, Seen, State};
 use peer_link::ssh;
-use peer_proto::ids::BrokerId;
+use peer_proto::ids::{BrokerId, Timestamp};
 use peer_proto::link::{LinkInfo, LinksRequest, Share};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Reply, Request};
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{Reply, Request, Role};
 use peer_proto::text::single_line;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
@@ -28,11 +34,12 @@ use crate::output::{Output, age, cell, rfc3339};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl link add desk --ssh desk.example     add a link and try it
-  peerctl link run                             serve all links
+  peerctl link start                           serve all links from now on
   peerctl link ls                              the links, and what waits
   peerctl peers --remote                       also the peers of other machines
   peerctl send luna@desk -- \"are you there?\"   write to one of them
   peerctl link set desk accept                 deliver its mail without asking
+  peerctl link test desk                       find out why it is down
   peerctl link hide luna                       do not tell others of luna
   peerctl link rm desk
 
@@ -111,8 +118,26 @@ enum LinkCommand {
         #[arg(long)]
         undo: bool,
     },
+    /// Show one link, how it is reached, and why it is down
+    Show {
+        /// The link
+        name: String,
+    },
+    /// Ask the other machine who it is, over ssh; a link that is up stays up
+    Test {
+        /// The link
+        name: String,
+    },
+    /// Serve all links in the background
+    Start,
+    /// End the process that serves the links; mail waits
+    Stop,
     /// Serve all links in the foreground
-    Run,
+    Run {
+        /// In a session of its own, for `link start`
+        #[arg(long, hide = true)]
+        detached: bool,
+    },
     /// Show the identity of this broker
     Identity,
 }
@@ -125,10 +150,11 @@ pub(crate) struct LinkRow {
     kind: Option<&'static str>,
     /// The other broker.
     broker: String,
-    /// `up` or `down`.
+    /// `up`, `connecting`, `down`, `refused`, or `off` if no process serves it.
     state: &'static str,
-    /// Since when it is up, or when the other machine was last heard of.
+    /// Since when it is in this state, if that is known.
     since: Option<String>,
+    /// When the other machine was last heard of.
     heard_at: Option<String>,
     /// What becomes of its mail: `accept`, `hold` or `refuse`.
     policy: &'static str,
@@ -146,26 +172,29 @@ pub(crate) struct LinkRow {
     relayed: u64,
     /// Deliveries from there that are held.
     held: u64,
+    /// Why it is down, if the process that serves it knows.
+    error: Option<String>,
+}
+
+/// A link, and how it is reached.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LinkShown {
+    #[serde(flatten)]
+    row: LinkRow,
+    /// The host, as `ssh` takes it; null if this machine only answers.
+    ssh: Option<String>,
+    /// Where `peerctl` lies there.
+    command: Option<String>,
+    /// The process that serves the links here, if one does and the system tells it.
+    pid: Option<u32>,
 }
 
 /// This broker's identity.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Identity {
     broker: String,
-}
-
-/// What happens to a link, for `link run`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct LinkNews {
-    link: String,
-    /// `up` or `down`.
-    state: &'static str,
-    /// The other broker, if it is up.
-    broker: Option<String>,
-    /// Why it is down.
-    error: Option<String>,
-    /// After how long it is tried again.
-    again_ms: Option<u64>,
+    /// The version of this `peerctl`.
+    version: &'static str,
 }
 
 impl From<IdentityError> for Failure {
@@ -187,12 +216,12 @@ impl From<RunError> for Failure {
         match error {
             RunError::Identity(error) => error.into(),
             RunError::File(error) => error.into(),
-            RunError::Running(_) => {
-                Self::wrong(error.to_string()).hint("`peerctl link ls` shows how they are")
-            }
-            RunError::Lock { .. } => {
+            RunError::Lock(LockError::Running(_)) => Self::wrong(error.to_string())
+                .hint("`peerctl link ls` shows how they are, `peerctl link stop` ends it"),
+            RunError::Lock(LockError::Io { .. }) => {
                 Self::wrong(error.to_string()).hint("check its owner and mode")
             }
+            RunError::Signal(error) => Self::system("waiting for a signal", error),
             RunError::None => {
                 Self::wrong(error.to_string()).hint("`peerctl link add NAME --ssh HOST` adds one")
             }
@@ -249,11 +278,18 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             let links = ask(endpoint, LinksRequest::Hide { peer, hidden: !undo }).await?;
             list(output, endpoint, &links)
         }
-        LinkCommand::Run => serve(output, endpoint).await,
+        LinkCommand::Show { name } => show(output, endpoint, &name).await,
+        LinkCommand::Test { name } => trial::run(output, endpoint, name).await,
+        LinkCommand::Start => process::start(output, endpoint).await,
+        LinkCommand::Stop => process::stop(output, &endpoint.location).await,
+        LinkCommand::Run { detached } => process::serve(output, endpoint, detached).await,
         LinkCommand::Identity => {
             let own = caller(endpoint).await?.own;
             if output.json {
-                return output.json(&Identity { broker: own.to_string() });
+                return output.json(&Identity {
+                    broker: own.to_string(),
+                    version: env!("CARGO_PKG_VERSION"),
+                });
             }
             output.line(&own.to_string())
         }
@@ -331,7 +367,8 @@ async fn add(
     let caller = caller(endpoint).await?;
     let target = Target { ssh: host.to_owned(), command, broker: None };
     let mut found = None;
-    let tried = run::call(&caller, name, &target, policy, |told| {
+    let mut broker = Reconnect::new(endpoint.clone(), Role::Link);
+    let tried = run::call(&caller, &mut broker, (name, &target), policy, |told| {
         let Told::Opened { remote, alias, policy, software } = told;
         found = Some((remote, alias, policy, software));
         false
@@ -343,6 +380,7 @@ async fn add(
     };
     let target = Target { broker: Some(remote.to_string()), ..target };
     file::put(endpoint.location.dir(), &alias, &target)?;
+    let is_served = process::reload(&endpoint.location);
     let links = if known == policy {
         ask(endpoint, LinksRequest::List).await?
     } else {
@@ -367,10 +405,11 @@ async fn add(
             "its mail waits until you release it, because its machine has no rights here; `peerctl link set {alias} accept` changes that"
         ),
     };
-    let _ = write!(
-        text,
-        "`peerctl link run` serves the link; then `peerctl peers --remote` lists its peers as PEER@{alias}"
-    );
+    let _ = match is_served {
+        true => write!(text, "the link is served"),
+        false => write!(text, "`peerctl link start` serves the link"),
+    };
+    let _ = write!(text, "; then `peerctl peers --remote` lists its peers as PEER@{alias}");
     output.line(&text)
 }
 
@@ -425,6 +464,7 @@ async fn rename(
     if let Some(target) = file::read(dir)?.link.remove(name) {
         file::put(dir, &new_name, &target)?;
         file::remove(dir, name)?;
+        process::reload(&endpoint.location);
     }
     list(output, endpoint, &links)
 }
@@ -432,90 +472,85 @@ async fn rename(
 async fn remove(output: &Output, endpoint: &Endpoint, name: String) -> Result<(), Failure> {
     let links = ask(endpoint, LinksRequest::Remove { link: name.clone() }).await?;
     file::remove(endpoint.location.dir(), &name)?;
+    process::reload(&endpoint.location);
     list(output, endpoint, &links)
-}
-
-async fn serve(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let caller = caller(endpoint).await?;
-    let (sender, mut news) = mpsc::unbounded_channel();
-    let endpoint = Endpoint { start: Start::IfNeeded, ..endpoint.clone() };
-    let mut running = std::pin::pin!(run::run(endpoint, caller.executable, caller.name, sender));
-    loop {
-        let what = tokio::select! {
-            done = &mut running => return Ok(done?),
-            Some(what) = news.recv() => what,
-        };
-        if output.json {
-            output.json_line(&told(what))?;
-            continue;
-        }
-        output.line(&match what {
-            News::Up { link, remote, policy, .. } => {
-                format!("{} is up: {remote}, its mail: {}", cell(&link), policy.as_str())
-            }
-            News::Down { link, why, again_ms } => format!(
-                "{} is down: {}; trying again in {} s",
-                cell(&link),
-                single_line(&why),
-                again_ms.div_ceil(1_000)
-            ),
-        })?;
-    }
-}
-
-fn told(news: News) -> LinkNews {
-    match news {
-        News::Up { link, remote, .. } => LinkNews {
-            link,
-            state: "up",
-            broker: Some(remote.to_string()),
-            error: None,
-            again_ms: None,
-        },
-        News::Down { link, why, again_ms } => LinkNews {
-            link,
-            state: "down",
-            broker: None,
-            error: Some(why),
-            again_ms: Some(again_ms),
-        },
-    }
 }
 
 fn of(links: &[LinkInfo], remote: BrokerId) -> Vec<LinkInfo> {
     links.iter().filter(|link| link.broker == remote).cloned().collect()
 }
 
+/// How the links are, from both who know it: the broker, and the process that serves them.
+struct Known {
+    targets: BTreeMap<String, Target>,
+    served: Option<served::Served>,
+}
+
+impl Known {
+    fn look(endpoint: &Endpoint) -> Result<Self, Failure> {
+        let targets = file::read(endpoint.location.dir())?.link;
+        Ok(Self { targets, served: served::look(&endpoint.location) })
+    }
+
+    fn seen(&self, link: &str) -> Option<&Seen> {
+        self.served.as_ref().and_then(|served| served.links.get(link))
+    }
+
+    fn state(&self, link: &LinkInfo) -> &'static str {
+        if link.up {
+            return "up";
+        }
+        if !self.targets.contains_key(&link.name) {
+            // The other machine calls.
+            return "down";
+        }
+        match self.seen(&link.name).map(|seen| seen.state) {
+            None => "off",
+            Some(State::Connecting) => "connecting",
+            Some(State::Refused) => "refused",
+            // The process may know sooner than the broker that it is up, and later.
+            Some(State::Down | State::Up) => "down",
+        }
+    }
+
+    fn row(&self, link: &LinkInfo) -> LinkRow {
+        let seen = self.seen(&link.name).filter(|_| !link.up);
+        let since = link.since.or(seen.map(|seen| Timestamp(seen.since_ms)));
+        LinkRow {
+            kind: self.targets.contains_key(&link.name).then_some("ssh"),
+            name: link.name.clone(),
+            broker: link.broker.to_string(),
+            state: self.state(link),
+            since: since.map(rfc3339),
+            heard_at: link.heard_at.map(rfc3339),
+            policy: link.policy.as_str(),
+            wake: link.wake,
+            share: link.share.as_str(),
+            peers: link.peers,
+            waiting: link.waiting,
+            in_flight: link.in_flight,
+            relayed: link.relayed,
+            held: link.held,
+            error: seen.and_then(|seen| seen.error.clone()),
+        }
+    }
+}
+
+fn mail(link: &LinkInfo) -> String {
+    format!("{}{}", link.policy.as_str(), if link.wake { "" } else { ", no wake" })
+}
+
 fn list(output: &Output, endpoint: &Endpoint, links: &[LinkInfo]) -> Result<(), Failure> {
-    let targets = file::read(endpoint.location.dir())?.link;
-    let row = |link: &LinkInfo| LinkRow {
-        kind: targets.contains_key(&link.name).then_some("ssh"),
-        name: link.name.clone(),
-        broker: link.broker.to_string(),
-        state: if link.up { "up" } else { "down" },
-        since: link.since.map(rfc3339),
-        heard_at: link.heard_at.map(rfc3339),
-        policy: link.policy.as_str(),
-        wake: link.wake,
-        share: link.share.as_str(),
-        peers: link.peers,
-        waiting: link.waiting,
-        in_flight: link.in_flight,
-        relayed: link.relayed,
-        held: link.held,
-    };
+    let known = Known::look(endpoint)?;
     if output.json {
-        return output.json(&links.iter().map(row).collect::<Vec<_>>());
+        return output.json(&links.iter().map(|link| known.row(link)).collect::<Vec<_>>());
     }
     let cells = |link: &LinkInfo| {
-        let heard = link.heard_at.map_or_else(|| "never".to_owned(), age);
-        let policy =
-            format!("{}{}", link.policy.as_str(), if link.wake { "" } else { ", no wake" });
         vec![
             cell(&link.name),
-            if link.up { "up" } else { "down" }.to_owned(),
-            heard,
-            policy,
+            known.state(link).to_owned(),
+            link.heard_at.map_or_else(|| "never".to_owned(), age),
+            mail(link),
             link.peers.to_string(),
             (link.waiting + link.in_flight).to_string(),
             link.relayed.to_string(),
@@ -527,5 +562,64 @@ fn list(output: &Output, endpoint: &Endpoint, links: &[LinkInfo]) -> Result<(), 
         &["LINK", "STATE", "HEARD", "MAIL", "PEERS", "WAITING", "RELAYED", "HELD"],
         &rows,
         "no links; `peerctl link add NAME --ssh HOST` adds one",
-    )
+    )?;
+    if known.served.is_none() && links.iter().any(|link| known.state(link) == "off") {
+        output.remark("no process serves the links; `peerctl link start` starts one");
+    }
+    Ok(())
+}
+
+async fn show(output: &Output, endpoint: &Endpoint, name: &str) -> Result<(), Failure> {
+    let links = ask(endpoint, LinksRequest::List).await?;
+    let known = Known::look(endpoint)?;
+    let Some(link) = links.iter().find(|link| link.name == name) else {
+        return Err(no_such_link(name));
+    };
+    let target = known.targets.get(name);
+    let pid = known.served.as_ref().and_then(|served| served.pid);
+    let row = known.row(link);
+    if output.json {
+        return output.json(&LinkShown {
+            row,
+            ssh: target.map(|target| target.ssh.clone()),
+            command: target.map(|target| target.command.clone()),
+            pid,
+        });
+    }
+    let reached = target.map_or_else(
+        || "that machine calls this one".to_owned(),
+        |target| cell(&format!("ssh {} {}", target.ssh, target.command)),
+    );
+    let mut facts = vec![
+        ("link", cell(&link.name)),
+        ("broker", link.broker.to_string()),
+        ("reached by", reached),
+        ("state", row.state.to_owned()),
+        ("since", row.since.unwrap_or_else(|| "unknown".to_owned())),
+        ("heard of", link.heard_at.map_or_else(|| "never".to_owned(), age)),
+        ("its mail", mail(link)),
+        ("is told", link.share.as_str().to_owned()),
+        ("peers", link.peers.to_string()),
+        ("waiting", link.waiting.to_string()),
+        ("on the way", link.in_flight.to_string()),
+        ("relayed", link.relayed.to_string()),
+        ("held", link.held.to_string()),
+    ];
+    if let Some(error) = &row.error {
+        facts.push(("error", cell(error)));
+    }
+    output.facts(&facts)?;
+    match row.state {
+        "off" => output.remark("`peerctl link start` starts a process that serves the links"),
+        "down" | "refused" if target.is_some() => {
+            output.remark(&format!("`peerctl link test {name}` tries ssh alone"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn no_such_link(name: &str) -> Failure {
+    Failure::not_found(ErrorCode::UnknownLink.as_str(), format!("no link is called {name:?}"))
+        .hint("`peerctl link ls` lists them")
 }

@@ -33,7 +33,8 @@ hooks, the permissions for its tools, the plugin and the alias. `peerctl setup
 --undo` also restores the entries that setup retired.";
 
 /// The names of our files in the state directory, or the beginnings of their names.
-const OURS: [&str; 6] = ["broker.", "peers.redb", "config.toml", "backups", "ballast", "search"];
+const OURS: [&str; 8] =
+    ["broker.", "peers.redb", "config.toml", "backups", "ballast", "search", "link.", "links.toml"];
 
 /// Remove all entries of peerctl from the clients' files
 #[derive(Debug, clap::Args)]
@@ -134,7 +135,10 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     }
     confirm(yes, asks, &format!("Remove {} with all messages?", dir.display()))?;
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
-    block_on(async { daemon::stop(&quiet).await.map(drop) })?;
+    block_on(async {
+        crate::commands::link::process::end(&endpoint.location).await?;
+        daemon::stop(&quiet).await.map(drop)
+    })?;
     let failed = |path: &Path, source| Failure::file("removing", path, source);
     let entries = fs::read_dir(&dir).map_err(|source| failed(&dir, source))?;
     for entry in entries.flatten() {

@@ -1,12 +1,13 @@
-//! Finds the process that holds the broker's lock, if nothing answers at the socket.
+//! Finds the process that holds a lock of the state directory: the broker's, or that of links.
 //!
-//! Knows the lock file and the kernel's list of locks. Does not connect to the broker. A broker
+//! Knows the lock file and the kernel's list of locks. Does not connect to the broker. The process
 //! writes its pid into the lock file ([`Holding`]), but that process may have ended, and another
 //! may have its number. Invariant: the pid counts only if the kernel also reports the lock as held.
 
 use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::libc;
@@ -33,11 +34,17 @@ pub struct Holder {
     pub phase: Option<Phase>,
 }
 
-/// The holder of the lock now; `None` if no process holds it.
+/// The holder of the broker's lock now; `None` if no process holds it.
 #[must_use]
 pub fn look(location: &Location) -> Option<Holder> {
+    look_at(&location.lock())
+}
+
+/// The holder of a lock file now; `None` if no process holds it.
+#[must_use]
+pub fn look_at(lock: &Path) -> Option<Holder> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let mut file = File::options().read(true).custom_flags(flags).open(location.lock()).ok()?;
+    let mut file = File::options().read(true).custom_flags(flags).open(lock).ok()?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let by_kernel = process::lock_holder(metadata.ino());
     if by_kernel.is_none() {
@@ -56,7 +63,7 @@ pub fn look(location: &Location) -> Option<Holder> {
             Holder { pid: Some(pid), phase: Some(said.phase) }
         }
         (Some(pid), _) => Holder { pid: Some(pid), phase: None },
-        (None, Some(said)) if process::may_be_broker(said.pid) => {
+        (None, Some(said)) if process::may_hold_lock(said.pid) => {
             Holder { pid: Some(said.pid), phase: Some(said.phase) }
         }
         (None, _) => Holder { pid: None, phase: None },
@@ -67,6 +74,12 @@ pub fn look(location: &Location) -> Option<Holder> {
 /// ends as usual: accepted messages are on disk. Returns false if it still holds the lock after
 /// `patience`.
 pub async fn end(location: &Location, pid: u32, patience: Duration) -> bool {
+    end_at(&location.lock(), pid, patience).await
+}
+
+/// Asks the holder of a lock file to end, and waits until the lock is free. Returns false if it
+/// still holds the lock after `patience`.
+pub async fn end_at(lock: &Path, pid: u32, patience: Duration) -> bool {
     let process = Pid::from_raw(pid.cast_signed());
     // It is not a failure if the process has ended already. A suspended process gets the signal
     // once it continues.
@@ -74,7 +87,7 @@ pub async fn end(location: &Location, pid: u32, patience: Duration) -> bool {
     let _ = kill(process, Signal::SIGCONT);
     let released = async {
         let mut pause_ms = LOOK_MS_MIN;
-        while look(location).is_some_and(|holder| holder.pid.is_none_or(|holder| holder == pid)) {
+        while look_at(lock).is_some_and(|holder| holder.pid.is_none_or(|holder| holder == pid)) {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             pause_ms = (2 * pause_ms).min(LOOK_MS_MAX);
         }

@@ -40,15 +40,17 @@ pub(crate) fn lock_holder(_inode: u64) -> Option<u32> {
     None
 }
 
-/// Whether a process belongs to this user and may be a broker, as far as the system shows that.
-pub(crate) fn may_be_broker(pid: u32) -> bool {
+/// Whether a process belongs to this user and may be a broker or serve links, as far
+/// as the system shows that.
+pub(crate) fn may_hold_lock(pid: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     let process = std::path::PathBuf::from(format!("/proc/{pid}"));
     match (process.metadata(), std::fs::read(process.join("cmdline"))) {
         (Ok(found), Ok(line)) => {
             let words: Vec<&[u8]> = line.split(|byte| *byte == 0).skip(1).take(2).collect();
-            found.uid() == geteuid().as_raw() && words == [b"daemon", b"run".as_slice()]
+            let of_ours = [[b"daemon", b"run".as_slice()], [b"link", b"run".as_slice()]];
+            found.uid() == geteuid().as_raw() && of_ours.iter().any(|ours| words == ours)
         }
         // Without `/proc`, only its owner and its life can be checked.
         _ if !std::path::Path::new("/proc/self").exists() => {

@@ -7,6 +7,7 @@
 
 mod broker;
 mod clients;
+mod links;
 mod machine;
 
 use peer_client::{ConnectError, Endpoint};
@@ -128,6 +129,7 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
     machine::directory(&endpoint.location, findings);
     machine::config(&endpoint.location, findings);
     broker::look(endpoint, findings);
+    links::look(endpoint, findings);
     match Place::from_env(endpoint) {
         Ok(place) => {
             if let Some(doubt) = place.doubt() {
