@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use peer_tests::schema::misfits;
@@ -248,14 +249,7 @@ fn of_the_team(home: &Home, types: &Types) {
     prints("purge", &["purge", "--dry-run"]);
     prints("kick", &["kick", "altair"]);
 
-    let mut command = home.command(&["--json", "peers", "--watch"]);
-    let mut watching =
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl peers");
-    let mut line = String::new();
-    let read = BufReader::new(watching.stdout.take().expect("it is piped")).read_line(&mut line);
-    let _ = (watching.kill(), watching.wait());
-    assert!(read.is_ok_and(|bytes| bytes > 0));
-    types.fits("peers-watch", &serde_json::from_str(&line).expect("a line is an object"));
+    types.fits("peers-watch", &first_line(home.command(&["--json", "peers", "--watch"])));
 }
 
 /// What is said of the machine, the broker and the clients' files.
@@ -293,6 +287,58 @@ fn of_the_machine(home: &Home, types: &Types) {
     prints("daemon-verify", &["daemon", "verify"]);
 }
 
+/// What is said of links. The other machine is a directory of its own here, which a script in the
+/// place of ssh enters: step links of CI has the real ssh.
+fn of_links(home: &Home, types: &Types) {
+    let desk = peer_tests::home!();
+    let _ = desk.peerctl(&["daemon", "start"]).success();
+    let bin = home.root().join("bin");
+    fs::create_dir_all(&bin).expect("make a directory");
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nexport HOME={} PEERD_DIR={}\nexec sh -c \"$*\"\n",
+        desk.home().display(),
+        desk.state().display()
+    );
+    fs::write(bin.join("ssh"), script).expect("write a script");
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755))
+        .expect("make it executable");
+    let command = |arguments: &[&str]| {
+        let mut command = home.command(&[&["--json", "link"], arguments].concat());
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command
+    };
+    let prints = |name: &str, arguments: &[&str]| {
+        types.fits(name, &home.run(command(arguments), "").success().json());
+    };
+    let program = home.executable().display().to_string();
+    prints("link-identity", &["identity"]);
+    prints("links", &["add", "desk", "--ssh", "desk", "--command", &program]);
+    prints("links", &["ls"]);
+    prints("link-show", &["show", "desk"]);
+    prints("link-test", &["test", "desk"]);
+    prints("links", &["set", "desk", "accept"]);
+    types.fails(&home.run(command(&["show", "attic"]), ""), None);
+    types.fits("link-run", &first_line(command(&["run"])));
+    prints("link-process", &["start"]);
+    prints("link-process", &["start"]);
+    prints("links", &["rename", "desk", "tower"]);
+    prints("link-process", &["stop"]);
+    prints("link-process", &["stop"]);
+    prints("links", &["rm", "tower"]);
+}
+
+/// The first line of a command that goes on, as an object.
+fn first_line(mut command: Command) -> Value {
+    let mut running =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl");
+    let mut line = String::new();
+    let read = BufReader::new(running.stdout.take().expect("it is piped")).read_line(&mut line);
+    let _ = (running.kill(), running.wait());
+    assert!(read.is_ok_and(|bytes| bytes > 0));
+    serde_json::from_str(&line).expect("a line is an object")
+}
+
 /// What measures or plays on a broker of its own.
 fn of_throwaways(home: &Home, types: &Types) {
     let prints = |name: &str, arguments: &[&str]| types.prints(home, name, arguments);
@@ -313,6 +359,7 @@ fn every_command_prints_what_its_schema_says() {
     of_messages(&home, &types);
     of_waiting(&home, &types);
     of_the_team(&home, &types);
+    of_links(&home, &types);
     of_the_machine(&home, &types);
     of_throwaways(&home, &types);
     let never: Vec<_> =
