@@ -176,9 +176,18 @@ impl Adapter {
             }
             Event::RecordAt(path) => self.record = Some(path),
             Event::Recorded { seen, withdrawn, speaks } => self.recorded(&seen, &withdrawn, speaks),
-            Event::RegistrySays(Activity::Working) => self.turn_begins(now),
-            Event::RegistrySays(Activity::Idle) => self.set_activity(Activity::Idle),
+            Event::RegistrySays { activity: Activity::Working, .. } => self.turn_begins(now),
+            Event::RegistrySays { activity: Activity::Idle, changed } => {
+                // Else it may not know yet of a turn that a hook has reported.
+                if changed {
+                    self.inbox.rests();
+                }
+                self.set_activity(Activity::Idle);
+            }
             Event::HostSays(Some(activity)) => {
+                if activity == Activity::Idle {
+                    self.inbox.rests();
+                }
                 self.set_activity(activity);
                 // A hook may have reported this before, when nothing could be pushed yet.
                 self.search_carriers();

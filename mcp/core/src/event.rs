@@ -151,8 +151,13 @@ pub enum Event {
         /// not shown.
         speaks: bool,
     },
-    /// The client's registry reports whether the model works.
-    RegistrySays(Activity),
+    /// The client's registry reports whether the model works. It may lag behind the hooks.
+    RegistrySays {
+        /// What it reports.
+        activity: Activity,
+        /// Whether it reported something else before.
+        changed: bool,
+    },
     /// The client's host reports whether the model works; `None`: no host reports it any more.
     HostSays(Option<Activity>),
     /// The client reports that its session has a new id. The adapter read the old record just

@@ -95,9 +95,6 @@ impl Adapter {
 
     /// Sets whether the model is at work.
     pub(crate) fn set_activity(&mut self, activity: Activity) {
-        if activity == Activity::Idle {
-            self.inbox.rests();
-        }
         let before = self.facts.activity.replace(activity);
         if before != Some(activity) {
             if [before, Some(activity)].contains(&Some(Activity::Working)) {

@@ -98,7 +98,10 @@ impl Adapter {
         let was_at_work = self.facts.activity == Some(Activity::Working);
         match runs {
             Some(true) => self.set_activity(Activity::Working),
-            Some(false) if was_at_work => self.set_activity(Activity::Idle),
+            Some(false) if was_at_work => {
+                self.inbox.rests();
+                self.set_activity(Activity::Idle);
+            }
             Some(false) | None => {}
         }
         // A message that was chosen for a running turn may not justify a new turn, and a new turn

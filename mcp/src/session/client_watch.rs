@@ -30,6 +30,7 @@ impl Session {
     /// Watches the client. Never returns.
     pub(super) async fn watch_client(self: Arc<Self>) {
         let mut watch = FileWatch::on(Vec::new());
+        let mut said = None;
         loop {
             let files = self.files_to_watch();
             let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
@@ -37,7 +38,7 @@ impl Session {
             if !watch.is_on(&paths) {
                 watch = FileWatch::on(files.clone());
             }
-            self.read_registry().await;
+            self.read_registry(&mut said).await;
             self.read_transcript();
             if self.files_to_watch() != files {
                 continue;
@@ -183,8 +184,8 @@ impl Session {
         registry.into_iter().chain(record).collect()
     }
 
-    /// Applies Claude Code's registry entry of its session.
-    async fn read_registry(self: &Arc<Self>) {
+    /// Applies Claude Code's registry entry of its session. `said`: the activity that it named last.
+    async fn read_registry(self: &Arc<Self>, said: &mut Option<Activity>) {
         if self.client().kind != ClientKind::Claude {
             return;
         }
@@ -207,7 +208,8 @@ impl Session {
         }
         self.see_ways();
         if let Some(activity) = registered.activity {
-            self.handle(Event::RegistrySays(activity));
+            let changed = said.replace(activity) != Some(activity);
+            self.handle(Event::RegistrySays { activity, changed });
         }
     }
 

@@ -258,7 +258,7 @@ impl Ends {
                     if let Some(seat) = seat {
                         self.tell(at, Event::GoesBy(seat));
                     }
-                    self.tell(at, Event::RegistrySays(activity));
+                    self.tell(at, Event::RegistrySays { activity, changed: true });
                 }
                 ClientKind::Codex => drop(self.tell(at, Event::HostSays(Some(activity)))),
                 ClientKind::Other => {}

@@ -369,9 +369,10 @@ impl World {
                     speaks: self.record_speaks,
                 }
             }
-            ["registry", activity] => {
-                Event::RegistrySays(activity_of(activity).expect("working or idle"))
-            }
+            ["registry", still @ .., activity] => Event::RegistrySays {
+                activity: activity_of(activity).expect("working or idle"),
+                changed: *still != ["still"],
+            },
             ["host", activity] => Event::HostSays(activity_of(activity)),
             ["goes-by", seat] => Event::GoesBy(seat_of(seat)),
             ["dropped", message, carrier] => {
