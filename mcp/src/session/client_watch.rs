@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_proto::hook::Activity;
 use peer_proto::request::{Seat, SeatKind};
 use tokio::time::Instant;
 
