@@ -369,8 +369,12 @@ impl Run {
                     .reply_to
                     .and_then(|id| self.said.get(&id))
                     .is_some_and(|said| said.private);
-                let private =
-                    place.as_ref().is_some_and(|(.., private)| *private) || answers_private;
+                // Its text tells of a question that was asked in an earlier channel of that name.
+                let tells_of_earlier = head.kind == Kind::Notice
+                    && place.is_some()
+                    && head.reply_to.is_some_and(|id| !self.is_open(id));
+                let in_private = place.as_ref().is_some_and(|(.., private)| *private);
+                let private = in_private || answers_private || tells_of_earlier;
                 self.said.insert(id, Said { place, private });
             }
         }
@@ -758,4 +762,23 @@ proptest! {
         }
         run.look();
     }
+}
+
+/// The smallest case that random worlds found of this: the notice has the name of a channel that is
+/// there again, and tells of a question that was asked in the one before.
+#[test]
+fn a_notice_about_a_question_in_an_earlier_channel_is_private() {
+    let mut run = Run::new();
+    for op in [
+        Op::Create { who: 2, channel: 0, private: false },
+        Op::Invite { who: 2, channel: 0, whom: 1 },
+        Op::Ask { who: 2, to: Ok(0) },
+        Op::Refound { who: 0, channel: 0, private: false },
+        Op::Go { whom: 1 },
+    ] {
+        run.play(&op);
+        run.look();
+    }
+    let notice = run.world.disk.messages.values().next_back().expect("vega is told");
+    assert!(notice.head.private && notice.text.contains("ended without answering"), "{notice:?}");
 }
