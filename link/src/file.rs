@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
+use toml_edit::{DocumentMut, Table, TableLike, TomlError, value};
 
 /// The file's name in the state directory.
 const FILE: &str = "links.toml";
@@ -80,18 +81,27 @@ pub fn read(dir: &Path) -> Result<LinksFile, FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn put(dir: &Path, name: &str, target: &Target) -> Result<(), FileError> {
-    let mut text = without(dir, name)?;
-    if !text.is_empty() && !text.ends_with("\n\n") {
-        text.push('\n');
-    }
-    text.push_str(&format!("[link.{name}]\n"));
-    let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
-    line("ssh", &target.ssh);
-    line("command", &target.command);
-    if let Some(broker) = &target.broker {
-        line("broker", broker);
-    }
-    write(dir, &text)
+    edit(dir, |links| {
+        let Target { ssh, command, broker } = target;
+        let known = links.entry(name).or_insert_with(toml_edit::table);
+        known["ssh"] = value(ssh);
+        known["command"] = value(command);
+        if let Some(broker) = broker {
+            known["broker"] = value(broker);
+        }
+    })
+}
+
+/// Gives a link another name, if the file has it. The rest of the file stays as it is.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn rename(dir: &Path, name: &str, new_name: &str) -> Result<(), FileError> {
+    edit(dir, |links| {
+        if let Some(known) = links.remove(name) {
+            links.insert(new_name, known);
+        }
+    })
 }
 
 /// Removes a link. The rest of the file stays as it is.
@@ -99,33 +109,35 @@ pub fn put(dir: &Path, name: &str, target: &Target) -> Result<(), FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn remove(dir: &Path, name: &str) -> Result<(), FileError> {
-    let text = without(dir, name)?;
-    write(dir, &text)
+    edit(dir, |links| drop(links.remove(name)))
 }
 
-/// The text of the file without one link's table.
-fn without(dir: &Path, name: &str) -> Result<String, FileError> {
-    // A file that cannot be read is not changed.
+/// Changes the table of links. A file that is not valid is not changed, and none is made for nothing.
+fn edit(dir: &Path, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileError> {
     read(dir)?;
-    let text = std::fs::read_to_string(dir.join(FILE)).unwrap_or_default();
-    let mut inside = false;
-    let mut kept = String::new();
-    for line in text.split_inclusive('\n') {
-        if line.trim_start().starts_with('[') {
-            inside = line.trim() == format!("[link.{name}]");
-        }
-        if !inside {
-            kept.push_str(line);
-        }
+    let path = dir.join(FILE);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut file: DocumentMut = text
+        .parse()
+        .map_err(|error: TomlError| FileError::Invalid { path, reason: error.to_string() })?;
+    let links = file.entry("link").or_insert_with(|| {
+        let mut links = Table::new();
+        links.set_implicit(true);
+        links.into()
+    });
+    if let Some(links) = links.as_table_like_mut() {
+        change(links);
     }
-    Ok(kept)
+    let changed = file.to_string();
+    if changed == text { Ok(()) } else { write(dir, &changed) }
 }
 
 /// Writes the file under another name first, so that a reader never sees half of it.
 fn write(dir: &Path, text: &str) -> Result<(), FileError> {
     let path = dir.join(FILE);
     let io = |source| FileError::Io { path: path.clone(), source };
-    let new = dir.join("links.toml.new");
+    // Two commands may write at the same time.
+    let new = dir.join(format!("{FILE}.{}.new", std::process::id()));
     let _ = std::fs::remove_file(&new);
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -135,23 +147,6 @@ fn write(dir: &Path, text: &str) -> Result<(), FileError> {
         .map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     std::fs::rename(&new, &path).map_err(io)
-}
-
-/// A basic string of TOML.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            control if control.is_control() => {
-                quoted.push_str(&format!("\\u{:04X}", u32::from(control)));
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]
@@ -176,9 +171,32 @@ mod tests {
         let links = read(dir.path()).unwrap().link;
         assert_eq!(links.keys().collect::<Vec<_>>(), ["attic", "desk"]);
         assert_eq!(links["desk"], target("desk.other"));
+        rename(dir.path(), "attic", "loft").unwrap();
+        assert_eq!(read(dir.path()).unwrap().link["loft"], target("me@attic"));
         remove(dir.path(), "desk").unwrap();
         assert_eq!(read(dir.path()).unwrap().link.len(), 1);
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
+    }
+
+    #[test]
+    fn what_a_person_wrote_in_another_form_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let forms = [
+            "[link.\"desk\"] # mine\nssh = \"desk\"\n",
+            "[link]\ndesk = { ssh = \"desk\" }\n",
+            "link.desk.ssh = \"desk\"\n",
+            "link = { desk = { ssh = \"desk\" } }\n",
+        ];
+        for form in forms {
+            std::fs::write(&path, form).unwrap();
+            let mut target = read(dir.path()).unwrap().link.remove("desk").unwrap();
+            target.ssh = "me@desk".to_owned();
+            put(dir.path(), "desk", &target).unwrap();
+            assert_eq!(read(dir.path()).unwrap().link["desk"], target, "{form}");
+            remove(dir.path(), "desk").unwrap();
+            assert_eq!(read(dir.path()).unwrap(), LinksFile::default(), "{form}");
+        }
     }
 
     #[test]

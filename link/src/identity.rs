@@ -1,8 +1,9 @@
 //! Who this broker is on links: the key pair in `link.key`.
 //!
 //! The file has the private key, 32 bytes, and mode 0600. It lies beside the database, so that a
-//! restored database keeps its identity, and a backup of the database holds no secret. Invariant:
-//! the identity is the digest of the public key, so nobody can claim another's.
+//! restored database keeps its identity, and a backup of the database holds no secret. Invariants:
+//! the identity is the digest of the public key, so that a transport can have it proved (ssh links do
+//! not: ssh says who calls). The file is never seen half written.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -69,13 +70,9 @@ impl IdentityError {
 /// # Errors
 /// See [`IdentityError`].
 pub fn own(dir: &Path) -> Result<BrokerId, IdentityError> {
-    let path = dir.join(FILE);
-    match read(&path) {
-        Ok(secret) => Ok(id_of(secret)),
-        Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            make(&path, false)
-        }
-        Err(error) => Err(error),
+    match existing(dir)? {
+        Some(id) => Ok(id),
+        None => Draft::make(dir)?.put_first(),
     }
 }
 
@@ -108,34 +105,70 @@ fn read(path: &Path) -> Result<[u8; 32], IdentityError> {
         .map_err(|_| IdentityError::NotAKey { path: path.into(), bytes: bytes.len() })
 }
 
-/// Writes a new key under a name of its own, and gives it its name.
-fn make(path: &Path, replace: bool) -> Result<BrokerId, IdentityError> {
-    let io = |source| IdentityError::Io { path: path.into(), source };
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|_| IdentityError::Entropy)?;
-    let new = path.with_extension("key.new");
-    let _ = std::fs::remove_file(&new);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(io)?;
-    file.write_all(&secret).and_then(|()| file.sync_all()).map_err(io)?;
-    if replace {
-        std::fs::rename(&new, path).map_err(io)?;
-    } else {
-        // Another process may make one at the same time: the first one counts.
-        let made = std::fs::hard_link(&new, path);
-        let _ = std::fs::remove_file(&new);
-        match made {
-            Ok(()) => {}
+/// A new identity that is not in force yet: it lies in a file of its own.
+#[derive(Debug)]
+pub struct Draft {
+    /// The identity.
+    pub id: BrokerId,
+    at: PathBuf,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Makes a new key. Without [`Draft::put`] it is left out when this is dropped.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub fn make(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join(FILE);
+        // Two processes may make one at the same time.
+        let at = dir.join(format!("{FILE}.{}.new", std::process::id()));
+        let io = |source| IdentityError::Io { path: at.clone(), source };
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|_| IdentityError::Entropy)?;
+        let _ = std::fs::remove_file(&at);
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at).map_err(io)?;
+        file.write_all(&secret).and_then(|()| file.sync_all()).map_err(io)?;
+        Ok(Self { id: id_of(secret), at, path })
+    }
+
+    /// Puts the key in the place of the one before.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub fn put(self) -> Result<BrokerId, IdentityError> {
+        std::fs::rename(&self.at, &self.path).map_err(|source| self.failed(source))?;
+        self.settle()
+    }
+
+    /// Puts the key where none is. If another process was first, its key counts.
+    fn put_first(self) -> Result<BrokerId, IdentityError> {
+        match std::fs::hard_link(&self.at, &self.path) {
+            Ok(()) => self.settle(),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return read(path).map(id_of);
+                read(&self.path).map(id_of)
             }
-            Err(error) => return Err(io(error)),
+            Err(source) => Err(self.failed(source)),
         }
     }
-    if let Some(dir) = path.parent() {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+
+    fn settle(self) -> Result<BrokerId, IdentityError> {
+        if let Some(dir) = self.path.parent() {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| self.failed(source))?;
+        }
+        Ok(self.id)
     }
-    Ok(id_of(secret))
+
+    fn failed(&self, source: io::Error) -> IdentityError {
+        IdentityError::Io { path: self.path.clone(), source }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.at);
+    }
 }
 
 fn id_of(secret: [u8; 32]) -> BrokerId {
@@ -159,6 +192,13 @@ mod tests {
         let id = own(dir.path()).unwrap();
         assert_eq!(own(dir.path()).unwrap(), id);
         assert_eq!(existing(dir.path()).unwrap(), Some(id));
+        let draft = Draft::make(dir.path()).unwrap();
+        let other = draft.id;
+        assert_eq!(own(dir.path()).unwrap(), id, "a draft is not in force");
+        assert_eq!(draft.put().unwrap(), other);
+        assert_eq!((own(dir.path()).unwrap(), other == id), (other, false));
+        drop(Draft::make(dir.path()).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft stays");
         let key = dir.path().join(FILE);
         assert_eq!(std::fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();

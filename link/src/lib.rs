@@ -11,6 +11,7 @@
 //! - [`ssh`]: the ssh child of a link.
 //! - [`run`]: all links, kept up.
 
+mod clock;
 pub mod file;
 pub mod identity;
 pub mod run;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::file::{self, FileError, Target};
 use crate::identity::{self, IdentityError};
-use crate::serve::{self, Ended, Told};
+use crate::serve::{self, Ended, Opened};
 use crate::served::{LockError, Serving, State};
 use crate::{ssh, wire};
 
@@ -193,12 +193,11 @@ async fn keep_up(caller: Caller, link: String, target: Target, news: Tell) {
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
         let began = Instant::now();
-        let told = |told: Told| {
-            let Told::Opened { remote, alias, policy, .. } = told;
+        let opened = |Opened { remote, alias, policy, .. }: Opened| {
             news(News::Up { link: link.clone(), remote, alias, policy });
             true
         };
-        let Err(error) = call(&caller, &mut broker, (&link, &target), Policy::Hold, told).await;
+        let Err(error) = call(&caller, &mut broker, (&link, &target), Policy::Hold, opened).await;
         if matches!(
             &error,
             AttemptError::Ended { ended: Ended::Broker(ConnectError::SentAway(_)), .. }
@@ -231,7 +230,7 @@ pub async fn call(
     broker: &mut Reconnect,
     (link, target): (&str, &Target),
     policy: Policy,
-    told: impl FnMut(Told) -> bool,
+    opened: impl FnMut(Opened) -> bool,
 ) -> Result<std::convert::Infallible, AttemptError> {
     let ended = |ended: Ended, said: Option<String>| AttemptError::Ended { ended, said };
     // Without this broker there is nothing to carry.
@@ -241,12 +240,13 @@ pub async fn call(
         ssh::start(&target.ssh, &target.command, &["link", "--stdio", "--as", &caller.name])
             .map_err(AttemptError::Ssh)?;
     let opening = wire::open(stdout, stdin, &caller.executable);
-    let opened = match tokio::time::timeout(Duration::from_secs(20), opening).await {
-        Ok(opened) => opened.map_err(Ended::from),
+    let open = match tokio::time::timeout(Duration::from_millis(serve::GREETING_MS), opening).await
+    {
+        Ok(open) => open.map_err(Ended::from),
         Err(_) => Err(Ended::NoGreeting),
     };
-    let (incoming, outgoing, _) = match opened {
-        Ok(opened) => opened,
+    let (incoming, outgoing, _) = match open {
+        Ok(open) => open,
         Err(error) => return Err(ended(error, child.end().await)),
     };
     let core = Link::new(Settings {
@@ -257,7 +257,7 @@ pub async fn call(
         policy,
         software: env!("CARGO_PKG_VERSION").to_owned(),
     });
-    let why = serve::serve(broker, core, (incoming, outgoing), told).await;
+    let why = serve::serve(broker, core, (incoming, outgoing), opened).await;
     Err(ended(why, child.end().await))
 }
 

@@ -7,13 +7,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use peer_client::Reconnect;
 use peer_client::{Answer, ConnectError, Connection, Pushes, RequestError};
 use peer_link_core::{Action, Event, Link, Stopped};
-use peer_proto::ids::{BrokerId, Timestamp};
+use peer_proto::ids::BrokerId;
 use peer_proto::link::{LinkReply, LinkRequest};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::{ErrorCode, Refusal};
@@ -21,25 +21,23 @@ use peer_proto::request::{Push, Reply, Request, RequestId};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::clock;
 use crate::wire::{Incoming, Outgoing, WireError};
 
 /// How long the other side may take to greet.
-const GREETING_MS: u64 = 20_000;
+pub(crate) const GREETING_MS: u64 = 20_000;
 
-/// What is told of a connection while it lasts.
+/// A connection over which mail can cross now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// Mail can cross.
-    Opened {
-        /// The other broker.
-        remote: BrokerId,
-        /// What it is called here.
-        alias: String,
-        /// What becomes of its mail here.
-        policy: Policy,
-        /// The other link process.
-        software: String,
-    },
+pub struct Opened {
+    /// The other broker.
+    pub remote: BrokerId,
+    /// What it is called here.
+    pub alias: String,
+    /// What becomes of its mail here.
+    pub policy: Policy,
+    /// The version of the other link process.
+    pub software: String,
 }
 
 /// Why a connection ended.
@@ -108,13 +106,13 @@ pub async fn connect_broker(broker: &mut Reconnect, own: BrokerId) -> Result<Bro
     }
 }
 
-/// Serves a connection until it ends, and says why it ended. `tell` gets what happens meanwhile; if
-/// it answers `false`, the connection ends in order.
+/// Serves a connection until it ends, and says why it ended. `opened` is called once mail can cross;
+/// if it answers `false`, the connection ends in order.
 pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut broker: BrokerLine,
     mut link: Link,
     (mut incoming, mut outgoing): (Incoming<R>, Outgoing<W>),
-    mut tell: impl FnMut(Told) -> bool,
+    mut opened: impl FnMut(Opened) -> bool,
 ) -> Ended {
     let began = Instant::now();
     let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -122,7 +120,7 @@ pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let mut events = vec![Event::BrokerUp { boot: broker.boot }, Event::WireUp];
     loop {
         for event in events.drain(..) {
-            for action in link.handle(now_ms(), wall(), event) {
+            for action in link.handle(now_ms(), clock::now(), event) {
                 match action {
                     Action::Ask { id, request } => {
                         let answer = broker.connection.submit(Request::Link(request));
@@ -138,7 +136,7 @@ pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                         return Ended::Stopped(stopped);
                     }
                     Action::Opened { remote, alias, policy, software } => {
-                        if !tell(Told::Opened { remote, alias, policy, software }) {
+                        if !opened(Opened { remote, alias, policy, software }) {
                             let _ = outgoing.flush().await;
                             return Ended::Stopped(Stopped::Bye("it was only tried".to_owned()));
                         }
@@ -185,9 +183,4 @@ fn own_fault(error: &RequestError) -> Refusal {
         hint: error.hint(),
         retry_after_ms: None,
     }
-}
-
-fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -8,12 +8,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use peer_client::holder;
+use peer_proto::ids::Timestamp;
 use peer_proto::location::{Holding, Location, Phase};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::clock;
 
 /// Most bytes of `link.state`. A larger file is not read.
 const STATE_BYTES_MAX: u64 = 1024 * 1024;
@@ -38,8 +40,8 @@ pub enum State {
 pub struct Seen {
     /// How it is.
     pub state: State,
-    /// Since when, in milliseconds since 1970.
-    pub since_ms: u64,
+    /// Since when.
+    pub since: Timestamp,
     /// Why it is down, if it is.
     pub error: Option<String>,
 }
@@ -126,11 +128,11 @@ impl Serving {
     /// Records how a link is now.
     pub fn see(&mut self, link: &str, state: State, error: Option<String>) {
         let before = self.served.links.get(link);
-        let since_ms = match before {
-            Some(before) if before.state == state => before.since_ms,
-            _ => now_ms(),
+        let since = match before {
+            Some(before) if before.state == state => before.since,
+            _ => clock::now(),
         };
-        self.served.links.insert(link.to_owned(), Seen { state, since_ms, error });
+        self.served.links.insert(link.to_owned(), Seen { state, since, error });
         self.write();
     }
 
@@ -156,11 +158,6 @@ impl Serving {
             let _ = std::fs::remove_file(&path);
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

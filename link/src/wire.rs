@@ -69,9 +69,14 @@ pub async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     executable: &str,
 ) -> Result<(Incoming<R>, Outgoing<W>, String), WireError> {
     let ours = Preface { min: LINK_VERSION, max: LINK_VERSION, ..Preface::ours(executable) };
-    writer.write_all(&ours.encode_as(LINK_MAGIC)).await?;
-    writer.flush().await?;
+    let written = async {
+        writer.write_all(&ours.encode_as(LINK_MAGIC)).await?;
+        writer.flush().await
+    };
+    let written = written.await;
+    // A side that is no link may end before it has read. What it said tells more.
     let theirs = read_preface(&mut reader).await?;
+    written?;
     ours.agree(&theirs)?;
     let incoming = Incoming(FramedRead::new(reader, frames()));
     Ok((incoming, Outgoing(FramedWrite::new(writer, frames())), theirs.software))
@@ -196,7 +201,8 @@ mod tests {
         drop(ours);
         let (reader, writer) = tokio::io::split(theirs);
         let error = open(reader, writer, "x").await.map(|_| ()).unwrap_err();
-        assert!(matches!(error, WireError::Io(_) | WireError::NoPreface(_)), "{error:?}");
+        let said = "bash: peerctl: command not found";
+        assert!(matches!(&error, WireError::NoPreface(line) if line == said), "{error:?}");
         assert!(matches!(meet(&[b'x'; 70_000]).await, Err(WireError::NoPreface(_))));
     }
 }

@@ -300,16 +300,11 @@ impl Share {
 pub enum LinksRequest {
     /// All links.
     List,
-    /// Add a link, or find it again. `own` is this broker's identity.
-    Add {
-        /// This broker's identity.
+    /// Give this broker another identity, as on a copy of a machine. All links are removed, because
+    /// the other brokers know the former identity.
+    Identify {
+        /// The identity.
         own: BrokerId,
-        /// The other broker.
-        remote: BrokerId,
-        /// What to call it.
-        alias: String,
-        /// What becomes of its mail.
-        policy: Policy,
     },
     /// Change what holds for a link; absent parts stay.
     Set {

@@ -45,7 +45,17 @@ pub enum Act {
     UsePeerctl,
     ServeLink,
     ChangeLinks,
-    RenameRemote,
+}
+
+/// What cannot be done here to a peer of another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteBar {
+    /// Its name is its own machine's.
+    Rename,
+    /// A task is kept by one broker.
+    GiveTask,
+    /// A channel is kept by one broker.
+    Invite,
 }
 
 /// The reason why a known name resolves to no mailbox.
@@ -197,6 +207,13 @@ pub enum Rejection {
     NotPermitted {
         /// The act.
         act: Act,
+    },
+    /// The peer is one of another machine, and only mail crosses.
+    OnAnotherMachine {
+        /// The peer.
+        name: String,
+        /// What cannot be done.
+        bar: RemoteBar,
     },
     /// The state of the message does not permit the act.
     TooLate {
@@ -487,6 +504,7 @@ impl Rejection {
             Self::Paused { .. } => ErrorCode::Paused,
             Self::RefusedByPolicy { .. } => ErrorCode::RefusedByPolicy,
             Self::NotPermitted { .. }
+            | Self::OnAnotherMachine { .. }
             | Self::NotMember { .. }
             | Self::OutsideChannel { .. }
             | Self::OwnQuestion(_) => ErrorCode::NotPermitted,

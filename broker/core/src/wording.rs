@@ -12,7 +12,9 @@ use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, LINK_DAYS_MS, NAME_CHARS_MAX};
 use peer_proto::message::{Cause, Stage};
 use peer_proto::refusal::Refusal;
 
-use crate::rejection::{Act, Crowd, NoMailbox, Obstacle, QuestionEnd, Rejection, TaskBar};
+use crate::rejection::{
+    Act, Crowd, NoMailbox, Obstacle, QuestionEnd, Rejection, RemoteBar, TaskBar,
+};
 use crate::who::{Actor, Caller};
 
 /// The addressee for whom a text is worded.
@@ -190,6 +192,14 @@ impl Rejection {
                 "do it in a terminal that no agent has started",
                 "ask the person to run it in a terminal of their own, or to set operator.allow_from_agents in config.toml",
             ),
+            Self::OnAnotherMachine { bar: RemoteBar::Rename, .. } => to.pick(
+                "the user of that machine can rename it there",
+                "run `peerctl rename` on that machine",
+            ),
+            Self::OnAnotherMachine { .. } => to.pick(
+                "send it a message instead (send_message)",
+                "send it a message instead (`peerctl send`)",
+            ),
 
             Self::NoSpace => to.pick(
                 "tell your user to free some space; sending works again by itself",
@@ -356,6 +366,14 @@ impl fmt::Display for Rejection {
                 write!(f, "{name} takes no mail from other sessions: its inbound policy is refuse")
             }
             Self::NotPermitted { act } => write!(f, "{} is reserved for the person", act_words(*act)),
+            Self::OnAnotherMachine { name, bar } => {
+                let what = match bar {
+                    RemoteBar::Rename => "be renamed here",
+                    RemoteBar::GiveTask => "be given a task of this machine",
+                    RemoteBar::Invite => "be a member of a channel of this machine",
+                };
+                write!(f, "{name} is a peer of another machine, and cannot {what}")
+            }
             Self::TooLate { message, obstacle } => write!(f, "message {message} {}", stands(*obstacle)),
             Self::NoSession { name } => write!(f, "{name} has no session to end: it is offline"),
             Self::HookGone => f.write_str("the hook no longer waits for its answer"),
@@ -458,7 +476,6 @@ fn act_words(act: Act) -> &'static str {
         Act::UsePeerctl => "this",
         Act::ServeLink => "serving a link",
         Act::ChangeLinks => "changing links",
-        Act::RenameRemote => "renaming a peer of another machine",
     }
 }
 

@@ -39,6 +39,8 @@ pub enum RecordName {
     Link(BrokerId),
     /// This broker's identity on links.
     Broker,
+    /// A row of what is due to another broker, under a key that names no delivery.
+    Due,
     /// A row under this key, which names no message.
     Key(u128),
     /// The changes of the last commit: the database was found at an earlier one.
@@ -75,6 +77,7 @@ impl fmt::Display for RecordName {
             Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
             Self::Link(broker) => write!(f, "link to {broker}"),
             Self::Broker => f.write_str("this broker's identity"),
+            Self::Due => f.write_str("row of what is due on a link"),
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
             Self::Pauses => f.write_str("pauses"),

@@ -135,6 +135,7 @@ fn checksum(row: &RecordName, body: &[u8]) -> u32 {
             sum.update(&broker.0);
         }
         RecordName::Broker => sum.update(b"broker"),
+        RecordName::Due => sum.update(b"due"),
         RecordName::NextPeer => sum.update(b"next_peer"),
         RecordName::NextTask => sum.update(b"next_task"),
         RecordName::Settings => sum.update(b"settings"),

@@ -25,7 +25,7 @@ use super::error::{Doing, OpenError, READ, RecordName, StoreError};
 use super::file::Access;
 use super::witness::{self, Head};
 use super::{
-    CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage,
+    CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, links, migrate, open_checked, record, salvage,
     schema, shared,
 };
 
@@ -76,7 +76,7 @@ impl VerifyReport {
         self.problems_total == 0
     }
 
-    fn add(&mut self, problem: Problem) {
+    pub(super) fn add(&mut self, problem: Problem) {
         self.problems_total += 1;
         if self.problems.len() < PROBLEMS_NAMED_MAX {
             self.problems.push(problem);
@@ -216,6 +216,7 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
     }
     examine_idempotency_keys(&reading, report)?;
     examine_settings(&reading, report)?;
+    links::examine(&reading, report)?;
     examine_shared(&reading, report)
 }
 

@@ -15,10 +15,10 @@ use peer_client::{Endpoint, Start};
 use peer_link::file::{self, FileError, Target};
 use peer_link::identity::{self, IdentityError};
 use peer_link::run::{self, AttemptError, Caller, RunError};
-use peer_link::serve::{Ended, Told};
+use peer_link::serve::{Ended, Opened};
 use peer_link::served::{self, LockError, Seen, State};
 use peer_link::ssh;
-use peer_proto::ids::{BrokerId, Timestamp};
+use peer_proto::ids::BrokerId;
 use peer_proto::link::{LinkInfo, LinksRequest, Share};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::ErrorCode;
@@ -139,7 +139,11 @@ enum LinkCommand {
         detached: bool,
     },
     /// Show the identity of this broker
-    Identity,
+    Identity {
+        /// Give it a new one, as on a copy of a machine; all links begin anew
+        #[arg(long)]
+        new: bool,
+    },
 }
 
 /// A link.
@@ -283,17 +287,31 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         LinkCommand::Start => process::start(output, endpoint).await,
         LinkCommand::Stop => process::stop(output, &endpoint.location).await,
         LinkCommand::Run { detached } => process::serve(output, endpoint, detached).await,
-        LinkCommand::Identity => {
-            let own = caller(endpoint).await?.own;
-            if output.json {
-                return output.json(&Identity {
-                    broker: own.to_string(),
-                    version: env!("CARGO_PKG_VERSION"),
-                });
-            }
-            output.line(&own.to_string())
+        LinkCommand::Identity { new: false } => {
+            tell_identity(output, caller(endpoint).await?.own, "")
         }
+        LinkCommand::Identity { new: true } => identify(output, endpoint).await,
     }
+}
+
+fn tell_identity(output: &Output, own: BrokerId, remark: &str) -> Result<(), Failure> {
+    if output.json {
+        let version = env!("CARGO_PKG_VERSION");
+        return output.json(&Identity { broker: own.to_string(), version });
+    }
+    output.line(&format!("{own}{remark}"))
+}
+
+/// Gives this broker another identity. The broker is asked first, because it may refuse; if the key
+/// is not in its place then, the same command mends that.
+async fn identify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    let draft = identity::Draft::make(endpoint.location.dir())?;
+    process::end(&endpoint.location).await?;
+    operator.ask(Request::Links(LinksRequest::Identify { own: draft.id })).await?;
+    let own = draft.put()?;
+    let remark = " is this broker now; mail that waited for other machines is a dead letter\n`peerctl link start` serves the links again, and each begins anew";
+    tell_identity(output, own, remark)
 }
 
 async fn ask(endpoint: &Endpoint, request: LinksRequest) -> Result<Vec<LinkInfo>, Failure> {
@@ -368,13 +386,12 @@ async fn add(
     let target = Target { ssh: host.to_owned(), command, broker: None };
     let mut found = None;
     let mut broker = Reconnect::new(endpoint.clone(), Role::Link);
-    let tried = run::call(&caller, &mut broker, (name, &target), policy, |told| {
-        let Told::Opened { remote, alias, policy, software } = told;
-        found = Some((remote, alias, policy, software));
+    let tried = run::call(&caller, &mut broker, (name, &target), policy, |opened| {
+        found = Some(opened);
         false
     });
     let Err(error) = tried.await;
-    let Some((remote, alias, known, software)) = found else {
+    let Some(Opened { remote, alias, policy: known, software }) = found else {
         return Err(Failure::from(error)
             .hint(format!("`ssh {host} {} link ls` shows how it is there", target.command)));
     };
@@ -461,11 +478,8 @@ async fn rename(
     let links =
         ask(endpoint, LinksRequest::Rename { link: name.to_owned(), new_name: new_name.clone() })
             .await?;
-    if let Some(target) = file::read(dir)?.link.remove(name) {
-        file::put(dir, &new_name, &target)?;
-        file::remove(dir, name)?;
-        process::reload(&endpoint.location);
-    }
+    file::rename(dir, name, &new_name)?;
+    process::reload(&endpoint.location);
     list(output, endpoint, &links)
 }
 
@@ -515,7 +529,7 @@ impl Known {
 
     fn row(&self, link: &LinkInfo) -> LinkRow {
         let seen = self.seen(&link.name).filter(|_| !link.up);
-        let since = link.since.or(seen.map(|seen| Timestamp(seen.since_ms)));
+        let since = link.since.or(seen.map(|seen| seen.since));
         LinkRow {
             kind: self.targets.contains_key(&link.name).then_some("ssh"),
             name: link.name.clone(),

@@ -344,7 +344,7 @@ impl Link {
     fn check(&self, wall: Timestamp, greeting: &Greeting) -> Result<(), Stopped> {
         let own = self.settings.own;
         if greeting.own == own {
-            let why = "both ends are one broker: on a copy of a machine, run `peerctl link identity --new`";
+            let why = "both ends are one broker; run `peerctl link identity --new` on the machine that is a copy";
             return Err(Stopped::Identity(why.to_owned()));
         }
         if greeting.expected.is_some_and(|expected| expected != own) {

@@ -131,7 +131,7 @@ pub(crate) fn links_requests() -> Vec<LinksRequest> {
     let link = || "desk".to_owned();
     vec![
         LinksRequest::List,
-        LinksRequest::Add { own: HERE, remote: THERE, alias: link(), policy: Policy::Accept },
+        LinksRequest::Identify { own: HERE },
         LinksRequest::Set {
             link: link(),
             policy: Some(Policy::Hold),

@@ -495,7 +495,7 @@ variants!(LINK_PUSHES, link_push_name, LinkPush, {
 
 variants!(LINKS_REQUESTS, links_request_name, LinksRequest, {
     LinksRequest::List => "list",
-    LinksRequest::Add { .. } => "add",
+    LinksRequest::Identify { .. } => "identify",
     LinksRequest::Set { .. } => "set",
     LinksRequest::Rename { .. } => "rename",
     LinksRequest::Remove { .. } => "remove",

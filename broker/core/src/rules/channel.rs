@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::check::check_length;
 use crate::input::{Facts, Now};
 use crate::names;
-use crate::rejection::{Act, Crowd, Rejection};
+use crate::rejection::{Act, Crowd, Rejection, RemoteBar};
 use crate::rules::notices::Notice;
 use crate::rules::visibility::is_member;
 use crate::shared::{ChannelRecord, SharedKey, SharedRecord};
@@ -69,6 +69,7 @@ impl Broker {
             ChannelRequest::Invite { name, peer } => {
                 let record = self.member_channel(actor, &name)?.clone();
                 let invited = self.presence.resolve(&peer, Some(me))?;
+                self.check_is_here(invited, RemoteBar::Invite)?;
                 let is_news = !record.members.contains(&invited);
                 let record = joined(record, invited)?;
                 if is_news {

@@ -194,7 +194,7 @@ impl Broker {
     }
 
     /// Refuses an identity other than the one that this broker has.
-    pub(crate) fn check_identity(&self, own: BrokerId) -> Result<(), Rejection> {
+    fn check_identity(&self, own: BrokerId) -> Result<(), Rejection> {
         match self.links.own {
             Some(known) if known != own => Err(Rejection::OtherIdentity { known, own }),
             _ => Ok(()),
@@ -208,7 +208,7 @@ impl Broker {
         }
     }
 
-    pub(crate) fn check_links(&self) -> Result<(), Rejection> {
+    fn check_links(&self) -> Result<(), Rejection> {
         if self.links.len() >= LINKS_MAX {
             return Err(Rejection::TooMany { what: Crowd::Links, count: LINKS_MAX });
         }
@@ -223,7 +223,7 @@ impl Broker {
     }
 
     /// Returns this alias, or with a number behind it if another link has it.
-    pub(crate) fn free_alias(&self, alias: &str) -> String {
+    fn free_alias(&self, alias: &str) -> String {
         let taken =
             |alias: &str| self.links.iter().any(|record| record.alias.eq_ignore_ascii_case(alias));
         let numbered = (2u32..).map(|number| {
@@ -278,7 +278,7 @@ impl Broker {
 }
 
 /// A link of which nothing is known but what was said when it was made.
-pub(crate) fn new_link(
+fn new_link(
     broker: BrokerId,
     alias: String,
     policy: Policy,

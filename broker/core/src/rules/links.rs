@@ -10,7 +10,6 @@ use peer_proto::request::{Goodbye, Push, Reply};
 use crate::broker::Broker;
 use crate::record::{LinkRecord, PeerRecord};
 use crate::rejection::{Act, Rejection};
-use crate::rules::link::new_link;
 use crate::state::presence::rename;
 use crate::step::{Change, Effect};
 use crate::turn::Turn;
@@ -29,25 +28,13 @@ impl Broker {
         }
         match request {
             LinksRequest::List => self.list_links(turn, caller, None),
-            LinksRequest::Add { own, remote, alias, policy } => {
-                self.check_identity(own)?;
-                if remote == own {
-                    return Err(Rejection::LinkToItself);
-                }
-                self.check_alias(&alias)?;
-                if self.links.get(remote).is_none() {
-                    self.check_links()?;
+            LinksRequest::Identify { own } => {
+                let brokers: Vec<BrokerId> = self.links.iter().map(|link| link.broker).collect();
+                for broker in brokers {
+                    self.remove_link(turn, broker);
                 }
                 self.put_identity(turn, own);
-                let record = match self.links.get(remote).cloned() {
-                    Some(known) => LinkRecord { policy, ..known },
-                    None => {
-                        let alias = self.free_alias(&alias);
-                        new_link(remote, alias, policy, turn.now.wall)
-                    }
-                };
-                self.put_link(turn, record);
-                self.list_links(turn, caller, Some(remote));
+                self.list_links(turn, caller, None);
             }
             LinksRequest::Set { link, policy, wake, share } => {
                 let record = self.find_link(&link)?;
@@ -80,15 +67,7 @@ impl Broker {
             }
             LinksRequest::Remove { link } => {
                 let broker = self.find_link(&link)?.broker;
-                self.hang_up_link(turn, broker);
-                for proxy in self.presence.proxies_of(broker).collect::<Vec<_>>() {
-                    for message in self.mailboxes.messages(proxy, |_| true) {
-                        self.dead_letter(turn, proxy, message, Cause::Unreachable);
-                    }
-                    self.forget_peer(turn, proxy);
-                }
-                self.links.remove(broker);
-                turn.change(Change::RemoveLink(broker));
+                self.remove_link(turn, broker);
                 self.list_links(turn, caller, None);
             }
             LinksRequest::Hide { peer, hidden } => {
@@ -107,6 +86,19 @@ impl Broker {
     fn find_link(&self, text: &str) -> Result<LinkRecord, Rejection> {
         let unknown = || Rejection::UnknownLink { name: text.chars().take(64).collect() };
         self.links.find(text).cloned().ok_or_else(unknown)
+    }
+
+    /// Forgets a link and its peers. Mail that waits for them becomes dead letters.
+    fn remove_link(&mut self, turn: &mut Turn<'_>, broker: BrokerId) {
+        self.hang_up_link(turn, broker);
+        for proxy in self.presence.proxies_of(broker).collect::<Vec<_>>() {
+            for message in self.mailboxes.messages(proxy, |_| true) {
+                self.dead_letter(turn, proxy, message, Cause::Unreachable);
+            }
+            self.forget_peer(turn, proxy);
+        }
+        self.links.remove(broker);
+        turn.change(Change::RemoveLink(broker));
     }
 
     /// Ends the connection that serves a link, if there is one.

@@ -13,12 +13,20 @@ use crate::broker::Broker;
 use crate::check::check_length;
 use crate::input::Facts;
 use crate::record::{Home, LinkRecord, PeerRecord};
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Crowd, Rejection, RemoteBar};
 use crate::state::presence::rename;
 use crate::step::Change;
 use crate::turn::Turn;
 
 impl Broker {
+    /// Refuses what only a peer of this machine can undergo.
+    pub(crate) fn check_is_here(&self, peer: PeerId, bar: RemoteBar) -> Result<(), Rejection> {
+        if self.mailboxes.broker_of(peer).is_none() {
+            return Ok(());
+        }
+        Err(Rejection::OnAnotherMachine { name: self.name_of(peer), bar })
+    }
+
     pub(crate) fn put_proxies(
         &mut self,
         turn: &mut Turn<'_>,

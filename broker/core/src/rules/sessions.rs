@@ -16,7 +16,7 @@ use crate::check::{check_length, check_name, check_seat};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts};
 use crate::record::{PeerRecord, Process};
-use crate::rejection::{Act, Rejection};
+use crate::rejection::{Act, Rejection, RemoteBar};
 use crate::rules::claim::{ClaimedPeer, Conflict};
 use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::{Host, PeerSession, add_seat, rename};
@@ -420,9 +420,7 @@ impl Broker {
         if subject == PeerId::HUMAN {
             return Err(Rejection::NotPermitted { act: Act::RenamePerson });
         }
-        if self.mailboxes.broker_of(subject).is_some() {
-            return Err(Rejection::NotPermitted { act: Act::RenameRemote });
-        }
+        self.check_is_here(subject, RemoteBar::Rename)?;
         check_name(&new_name)?;
         if self.presence.by_name(&new_name).is_some_and(|owner| owner != subject) {
             return Err(Rejection::NameTaken { name: new_name });

@@ -21,7 +21,7 @@ use peer_proto::text::{is_blank, quoted, single_line};
 use crate::broker::Broker;
 use crate::check::{check_idempotency_key, check_length};
 use crate::input::{Facts, Now};
-use crate::rejection::{Act, Crowd, Rejection, TaskBar};
+use crate::rejection::{Act, Crowd, Rejection, RemoteBar, TaskBar};
 use crate::rules::notices::Notice;
 use crate::shared::{SharedKey, SharedRecord, TaskRecord};
 use crate::state::tasks::is_held;
@@ -187,6 +187,7 @@ impl Broker {
     /// Returns the peer that a task is given to, if that peer accepts mail from this actor.
     fn assignee_for(&self, actor: &TaskActor, name: &str) -> Result<PeerId, Rejection> {
         let peer = self.presence.resolve(name, Some(actor.sender.peer))?;
+        self.check_is_here(peer, RemoteBar::GiveTask)?;
         match self.rule_on(&actor.sender, peer, None) {
             Policy::Refuse => Err(Rejection::RefusedByPolicy { name: self.name_of(peer) }),
             Policy::Accept | Policy::Hold => Ok(peer),

@@ -92,6 +92,8 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::Paused { what: "t".to_owned(), is_thread: true },
         Rejection::RefusedByPolicy { name: luna() },
         Rejection::NotPermitted { act: Act::Pause },
+        Rejection::OnAnotherMachine { name: luna(), bar: RemoteBar::Rename },
+        Rejection::OnAnotherMachine { name: luna(), bar: RemoteBar::Invite },
         Rejection::NoSession { name: luna() },
         Rejection::HookGone,
         Rejection::NoSpace,

@@ -237,12 +237,7 @@ impl World {
     pub(super) fn run_links(&mut self, name: &str, words: &[&str], options: &BTreeMap<&str, &str>) {
         let request = match words {
             [] => LinksRequest::List,
-            ["add", remote] => LinksRequest::Add {
-                own: broker_id("home"),
-                remote: broker_id(remote),
-                alias: options.get("alias").unwrap_or(remote).to_string(),
-                policy: options.get("policy").map_or(Policy::Accept, |policy| policy_of(policy)),
-            },
+            ["identify", own] => LinksRequest::Identify { own: broker_id(own) },
             ["set", link] => LinksRequest::Set {
                 link: (*link).to_owned(),
                 policy: options.get("policy").map(|policy| policy_of(policy)),

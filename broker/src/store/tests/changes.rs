@@ -2,11 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use peer_core::record::{Image, KeptRecord, LinkRecord, LinksImage, ReceiptKey};
+use peer_core::record::{Image, KeptRecord, LinksImage, ReceiptKey};
 use peer_core::step::Change;
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::TEXT_BYTES_MAX;
-use peer_proto::link::Share;
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Position;
@@ -14,22 +13,13 @@ use peer_proto::request::Position;
 use super::super::{Snapshot, Span, Store, StoreError};
 use super::crash_disk::CrashDisk;
 use super::{
-    NOW, contents, delivery, id, message, moved, named, new_store, peer, put, reopen, send,
+    NOW, contents, delivery, id, link, message, moved, named, new_store, peer, put, reopen, send,
     settings,
 };
 
 #[test]
 fn links_receipts_and_withdrawn_messages_are_found_again_and_go_with_their_link() {
     let [desk, attic] = [BrokerId([2; 16]), BrokerId([3; 16])];
-    let link = |broker, alias: &str| LinkRecord {
-        broker,
-        alias: alias.into(),
-        policy: Policy::Hold,
-        wake: false,
-        share: Share::Names,
-        first_seen: Timestamp(NOW),
-        last_heard: None,
-    };
     let key = |broker, n, peer| ReceiptKey { broker, message: id(n), peer: PeerId(peer) };
     let mut store = new_store(CrashDisk::new());
     store

@@ -3,15 +3,15 @@
 use peer_core::record::{Image, PausesRecord, SettingsRecord};
 use peer_core::shared::{SharedKey, SharedRecord};
 use peer_core::step::Change;
-use peer_proto::ids::{PeerId, TaskId};
+use peer_proto::ids::{BrokerId, PeerId, TaskId};
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use redb::{Key, ReadableTable, TableDefinition};
 
 use super::super::{Problem, RecordName, Snapshot, Store, Walk, schema};
 use super::{
-    channel, delivery, id, message, moved, named, note, pauses, peer, place, put_shared, question,
-    send, settings, task,
+    channel, delivery, id, link, message, moved, named, note, pauses, peer, place, put_shared,
+    question, send, settings, task,
 };
 
 fn everything() -> Vec<Change> {
@@ -29,6 +29,8 @@ fn everything() -> Vec<Change> {
         put_shared(SharedRecord::Question(question(2))),
         put_shared(SharedRecord::Task(task(3))),
         put_shared(SharedRecord::Note(note("db/url", 1))),
+        Change::PutBroker(BrokerId([1; 16])),
+        Change::PutLink(Box::new(link(BrokerId([2; 16]), "desk"))),
     ]);
     changes
 }
@@ -131,6 +133,18 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
             gone(image, &|image| image.shared.notes.clear());
             assert_eq!(store.snapshot().unwrap().note("db/url").unwrap(), None);
         },
+    );
+    with_damaged(
+        schema::LINKS,
+        || u128::from_be_bytes([2; 16]),
+        &RecordName::Link(BrokerId([2; 16])),
+        |_, image| gone(image, &|image| image.links.links.clear()),
+    );
+    with_damaged(
+        schema::META,
+        || schema::META_BROKER,
+        &RecordName::Broker,
+        |_, image| gone(image, &|image| image.links.own = None),
     );
     // Ids are never given again.
     with_damaged(

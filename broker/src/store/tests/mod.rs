@@ -17,15 +17,16 @@ use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{
-    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord,
-    Process, SettingsRecord, TokenDigest,
+    Brief, DeliveryRecord, Image, KeptRecord, LinkRecord, MessageHead, MessageRecord, PausesRecord,
+    PeerRecord, Process, SettingsRecord, TokenDigest,
 };
 use peer_core::shared::{
     ChannelRecord, NoteHead, NoteRecord, QuestionRecord, SharedKey, SharedRecord, TaskRecord,
 };
 use peer_core::step::Change;
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::link::Share;
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionState;
@@ -151,6 +152,18 @@ fn put(record: DeliveryRecord, was: Option<Stage>) -> Change {
 
 fn moved(n: u64, peer: u64, was: Stage, stage: Stage) -> Change {
     put(delivery(n, peer, stage), Some(was))
+}
+
+fn link(broker: BrokerId, alias: &str) -> LinkRecord {
+    LinkRecord {
+        broker,
+        alias: alias.into(),
+        policy: Policy::Hold,
+        wake: false,
+        share: Share::Names,
+        first_seen: Timestamp(NOW),
+        last_heard: None,
+    }
 }
 
 fn channel() -> ChannelRecord {

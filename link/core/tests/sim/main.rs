@@ -18,6 +18,7 @@
 mod checks;
 mod net;
 mod node;
+#[path = "../../../../mcp/core/tests/both_ends/random.rs"]
 mod random;
 mod sim;
 #[path = "../../../../broker/core/tests/world/mod.rs"]
