@@ -265,31 +265,57 @@ fn every_key_of_the_configuration_is_listed_with_its_default_and_bounds() {
     assert_eq!(tables.count(), TABLES.len());
 }
 
-/// Sentences of the document that repeat a limit have the same number.
+/// Sentences of the documents that repeat a limit have the same number.
 #[test]
 fn the_prose_repeats_the_limits_as_they_are() {
     use peer_proto::limits::*;
 
-    let document = repository_file("docs/protocol.md");
-    for sentence in [
-        format!(
-            "A payload has at most {} bytes; what a client sends before it was welcomed, at most {}.",
-            grouped(FRAME_BYTES_MAX as u64),
-            grouped(HELLO_BYTES_MAX as u64)
-        ),
-        format!("At most {REQUESTS_IN_FLIGHT_MAX} requests may be unanswered"),
-        format!("you get {} seconds", VISIBILITY_TIMEOUT_MS / 1_000),
-        format!(
-            "at most {LEASE_WINDOW_MESSAGES} messages, or {} bytes of text",
-            grouped(LEASE_WINDOW_BYTES as u64)
-        ),
-        format!("No preface and `Hello` within {} seconds", HELLO_TIMEOUT_MS / 1_000),
-        format!("more than {} bytes of events unread", grouped(WATCH_BACKLOG_BYTES_MAX as u64)),
-        format!("`idempotency_key` of your own, at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
-        format!("length n of what follows, at most {}", grouped(SOFTWARE_BYTES_MAX as u64)),
-    ] {
-        let unbroken = document.replace('\n', " ");
-        assert!(unbroken.contains(&sentence), "docs/protocol.md does not say: {sentence}");
+    says(
+        "docs/protocol.md",
+        &[
+            format!(
+                "A payload has at most {} bytes; what a client sends before it was welcomed, at most {}.",
+                grouped(FRAME_BYTES_MAX as u64),
+                grouped(HELLO_BYTES_MAX as u64)
+            ),
+            format!("At most {REQUESTS_IN_FLIGHT_MAX} requests may be unanswered"),
+            format!("you get {} seconds", VISIBILITY_TIMEOUT_MS / 1_000),
+            format!(
+                "at most {LEASE_WINDOW_MESSAGES} messages, or {} bytes of text",
+                grouped(LEASE_WINDOW_BYTES as u64)
+            ),
+            format!("No preface and `Hello` within {} seconds", HELLO_TIMEOUT_MS / 1_000),
+            format!("more than {} bytes of events unread", grouped(WATCH_BACKLOG_BYTES_MAX as u64)),
+            format!("`idempotency_key` of your own, at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
+            format!("length n of what follows, at most {}", grouped(SOFTWARE_BYTES_MAX as u64)),
+        ],
+    );
+    let days = |ms: u64| ms / 86_400_000;
+    says(
+        "docs/links.md",
+        &[
+            format!(
+                "its id lies at most {} s in the future and {} days in the past",
+                LINK_CLOCK_MS / 1_000,
+                days(LINK_DAYS_MS)
+            ),
+            format!(
+                "A link brings at most {LINK_PER_MINUTE} messages a minute, and at most {} pending \
+             deliveries or {} MiB",
+                grouped(LINK_PENDING_MAX as u64),
+                LINK_PENDING_BYTES_MAX / (1024 * 1024)
+            ),
+            format!("remembers for {} days that the message was withdrawn", days(LINK_MEMORY_MS)),
+            format!("if no link reached that broker within {} days", days(LINK_DAYS_MS)),
+        ],
+    );
+}
+
+#[track_caller]
+fn says(path: &str, sentences: &[String]) {
+    let unbroken = repository_file(path).replace('\n', " ");
+    for sentence in sentences {
+        assert!(unbroken.contains(sentence), "{path} does not say: {sentence}");
     }
 }
 

@@ -326,6 +326,7 @@ fn of_links(home: &Home, types: &Types) {
     prints("link-process", &["stop"]);
     prints("link-process", &["stop"]);
     prints("links", &["rm", "tower"]);
+    prints("link-identity", &["identity", "--new"]);
 }
 
 /// The first line of a command that goes on, as an object.

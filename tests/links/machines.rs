@@ -100,6 +100,12 @@ impl Machines {
         links[0]["name"].as_str().expect("a link").to_owned()
     }
 
+    /// What the laptop's process of links says of itself.
+    pub(crate) fn served(&self) -> Value {
+        let bytes = fs::read(self.laptop.state().join("link.state")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
     /// Waits until the link is up at both ends.
     pub(crate) fn wait_up(&self) {
         wait("the link is up", || {

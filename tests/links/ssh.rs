@@ -85,6 +85,17 @@ fn a_link_is_renamed_hidden_and_removed() {
     let _sessions = machines.laptop.two_sessions();
     let peers = || machines.desk.peerctl(&["peers", "--remote"]).stdout;
     wait("luna is known", || peers().contains("luna@"));
+    let luna = format!("luna@{}", machines.alias_of_laptop());
+    let _ = machines.desk.peerctl(&["channels", "create", "#build"]).success();
+    for arguments in [
+        &["rename", &luna, "moon"][..],
+        &["tasks", "create", "--for", &luna, "--", "review"],
+        &["channels", "invite", "#build", &luna],
+    ] {
+        let refused = machines.desk.peerctl(arguments);
+        assert_eq!(refused.code, 6, "{refused:?}");
+        assert!(refused.stderr.contains("another machine"), "{refused:?}");
+    }
     let _ = machines.on_laptop(&["link", "hide", "luna"]).success();
     wait("luna is gone", || {
         let rows = machines.desk.peerctl(&["peers", "--remote", "--json"]).success().json();
@@ -101,6 +112,15 @@ fn a_link_is_renamed_hidden_and_removed() {
     assert_eq!((&links[0]["name"], &links[0]["kind"]), (&json!("tower"), &json!("ssh")), "{links}");
     let _ = machines.on_laptop(&["link", "rm", "tower"]).success();
     assert_eq!(machines.on_laptop(&["link", "ls", "--json"]).success().json(), json!([]));
+    let identity = || machines.on_laptop(&["link", "identity", "--json"]).success().json();
+    let before = identity();
+    let new = machines.on_laptop(&["link", "identity", "--new", "--json"]).success().json();
+    assert_ne!(new["broker"], before["broker"], "{new}");
+    assert_eq!(identity(), new);
+    // The pinned identity of the laptop is the former one, so the desk meets a machine it does not know.
+    let added = machines.add(&["--accept"]).success();
+    assert!(added.stdout.contains("desk"), "{added:?}");
+    let _ = machines.on_laptop(&["link", "rm", "desk"]).success();
     let none = machines.on_laptop(&["link", "run"]);
     assert!(none.code == 1 && none.stderr.contains("no links are configured"), "{none:?}");
 }
@@ -147,7 +167,7 @@ fn the_process_of_links_starts_follows_the_file_and_ends() {
     machines.wait_up();
 
     let _ = machines.on_laptop(&["link", "rm", "tower"]).success();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    wait("the process has let go of the link", || machines.served()["links"] == json!({}));
     assert_eq!(of(&["link", "ls", "--json"]), json!([]), "the process must not bring it back");
     let stopped = of(&["link", "stop", "--json"]);
     assert_eq!((&stopped["pid"], &stopped["running"]), (&started["pid"], &json!(false)));
@@ -159,7 +179,11 @@ fn a_broker_that_the_person_stopped_is_not_started_again_by_the_process_of_links
     let _ = machines.on_laptop(&["link", "start"]).success();
     machines.wait_up();
     let _ = machines.laptop.peerctl(&["daemon", "stop"]).success();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    wait("the process has tried without a broker", || {
+        machines.served()["links"]["desk"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("no broker is running"))
+    });
     let verified = machines.laptop.peerctl(&["daemon", "verify"]);
     assert_eq!(verified.code, 0, "{verified:?}");
     // The first command that needs the broker brings both back.
