@@ -192,10 +192,10 @@ impl Rejection {
                 "do it in a terminal that no agent has started",
                 "ask the person to run it in a terminal of their own, or to set operator.allow_from_agents in config.toml",
             ),
-            Self::OnAnotherMachine { bar: RemoteBar::Rename, .. } => to.pick(
-                "the user of that machine can rename it there",
-                "run `peerctl rename` on that machine",
-            ),
+            Self::OnAnotherMachine { bar: RemoteBar::Rename, .. } => {
+                let theirs = "the user of that machine can rename it there";
+                to.pick_of(theirs, "run `peerctl rename` on that machine", theirs)
+            }
             Self::OnAnotherMachine { .. } => to.pick(
                 "send it a message instead (send_message)",
                 "send it a message instead (`peerctl send`)",
