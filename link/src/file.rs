@@ -113,6 +113,7 @@ pub fn remove(dir: &Path, name: &str) -> Result<(), FileError> {
 }
 
 /// Changes the table of links. A file that is not valid is not changed, and none is made for nothing.
+/// A comment above a link goes with it, but the comment at the head of the file stays.
 fn edit(dir: &Path, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileError> {
     read(dir)?;
     let path = dir.join(FILE);
@@ -128,7 +129,12 @@ fn edit(dir: &Path, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileE
     if let Some(links) = links.as_table_like_mut() {
         change(links);
     }
-    let changed = file.to_string();
+    let mut changed = file.to_string();
+    let is_comment = |line: &&str| line.trim().is_empty() || line.starts_with('#');
+    let head: String = text.split_inclusive('\n').take_while(is_comment).collect();
+    if !changed.starts_with(&head) {
+        changed.insert_str(0, &head);
+    }
     if changed == text { Ok(()) } else { write(dir, &changed) }
 }
 
