@@ -11,7 +11,6 @@ use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use super::damage::Damage;
 use super::error::{Doing, READ, RecordName, StoreError, WRITE};
 use super::touched::Touched;
-use super::verify::{Problem, VerifyReport};
 use super::{record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.
@@ -125,58 +124,23 @@ fn withdrawn_key(broker: BrokerId, message: MessageId) -> Vec<u8> {
 }
 
 /// Reads the key of a receipt.
-fn receipt_of(key: &[u8]) -> Option<ReceiptKey> {
+pub(super) fn receipt_of(key: &[u8]) -> Option<ReceiptKey> {
     let (named, peer) = key.split_last_chunk()?;
     let (broker, message) = withdrawn_of(named)?;
     Some(ReceiptKey { broker, message, peer: PeerId(u64::from_be_bytes(*peer)) })
 }
 
 /// Reads the key of a message that was withdrawn.
-fn withdrawn_of(key: &[u8]) -> Option<(BrokerId, MessageId)> {
+pub(super) fn withdrawn_of(key: &[u8]) -> Option<(BrokerId, MessageId)> {
     let (broker, message) = key.split_first_chunk()?;
     let message = u128::from_be_bytes(message.try_into().ok()?);
     Some((BrokerId(*broker), MessageId::try_from(message).ok()?))
 }
 
-/// Adds to the report what is wrong in these tables.
-pub(super) fn examine(
-    reading: &ReadTransaction,
-    report: &mut VerifyReport,
-) -> Result<(), StoreError> {
-    for row in reading.open_table(schema::LINKS).doing(READ)?.iter().doing(READ)? {
-        let (key, bytes) = row.doing(READ)?;
-        let name = RecordName::Link(broker(key.value()));
-        match record::decode::<LinkRecord>(&name, bytes.value()) {
-            Err(_) => report.add(Problem::Unreadable(name)),
-            Ok(link) if number(link.broker) != key.value() => report.add(Problem::Misplaced(name)),
-            Ok(_) => {}
-        }
-    }
-    for row in reading.open_table(schema::RECEIPTS).doing(READ)?.iter().doing(READ)? {
-        let (key, _) = row.doing(READ)?;
-        if receipt_of(key.value()).is_none() {
-            report.add(Problem::Unreadable(RecordName::Due));
-        }
-    }
-    for row in reading.open_table(schema::WITHDRAWN).doing(READ)?.iter().doing(READ)? {
-        let (key, _) = row.doing(READ)?;
-        if withdrawn_of(key.value()).is_none() {
-            report.add(Problem::Unreadable(RecordName::Due));
-        }
-    }
-    let meta = reading.open_table(schema::META).doing(READ)?;
-    let own = meta.get(schema::META_BROKER).doing(READ)?;
-    let is_bad = |bytes: &[u8]| record::decode::<BrokerId>(&RecordName::Broker, bytes).is_err();
-    if own.is_some_and(|bytes| is_bad(bytes.value())) {
-        report.add(Problem::Unreadable(RecordName::Broker));
-    }
-    Ok(())
-}
-
-fn number(broker: BrokerId) -> u128 {
+pub(super) fn number(broker: BrokerId) -> u128 {
     u128::from_be_bytes(broker.0)
 }
 
-fn broker(number: u128) -> BrokerId {
+pub(super) fn broker(number: u128) -> BrokerId {
     BrokerId(number.to_be_bytes())
 }

@@ -9,12 +9,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use peer_core::record::{
-    DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
+    DeliveryRecord, KeptRecord, LinkRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
 };
 use peer_core::shared::{
     ChannelRecord, NoteRecord, QuestionRecord, SharedKey, SharedRecord, TaskRecord,
 };
-use peer_proto::ids::{MessageId, PeerId, TaskId};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, TaskId};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition,
@@ -216,8 +216,41 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
     }
     examine_idempotency_keys(&reading, report)?;
     examine_settings(&reading, report)?;
-    links::examine(&reading, report)?;
+    examine_links(&reading, report)?;
     examine_shared(&reading, report)
+}
+
+fn examine_links(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    for row in reading.open_table(schema::LINKS).doing(READ)?.iter().doing(READ)? {
+        let (key, bytes) = row.doing(READ)?;
+        let name = RecordName::Link(links::broker(key.value()));
+        match record::decode::<LinkRecord>(&name, bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(name)),
+            Ok(link) if links::number(link.broker) != key.value() => {
+                report.add(Problem::Misplaced(name))
+            }
+            Ok(_) => {}
+        }
+    }
+    for row in reading.open_table(schema::RECEIPTS).doing(READ)?.iter().doing(READ)? {
+        let (key, _) = row.doing(READ)?;
+        if links::receipt_of(key.value()).is_none() {
+            report.add(Problem::Unreadable(RecordName::Due));
+        }
+    }
+    for row in reading.open_table(schema::WITHDRAWN).doing(READ)?.iter().doing(READ)? {
+        let (key, _) = row.doing(READ)?;
+        if links::withdrawn_of(key.value()).is_none() {
+            report.add(Problem::Unreadable(RecordName::Due));
+        }
+    }
+    let meta = reading.open_table(schema::META).doing(READ)?;
+    let own = meta.get(schema::META_BROKER).doing(READ)?;
+    let is_bad = |bytes: &[u8]| record::decode::<BrokerId>(&RecordName::Broker, bytes).is_err();
+    if own.is_some_and(|bytes| is_bad(bytes.value())) {
+        report.add(Problem::Unreadable(RecordName::Broker));
+    }
+    Ok(())
 }
 
 fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
