@@ -13,7 +13,7 @@ use peer_proto::request::{Goodbye, Push, Register, Seat, SeatKind};
 use crate::broker::Broker;
 use crate::input::{ConnectionId, Facts};
 use crate::names::with_suffix;
-use crate::record::Process;
+use crate::record::{PeerRecord, Process};
 use crate::state::presence::Host;
 use crate::step::Effect;
 use crate::turn::Turn;
@@ -122,15 +122,18 @@ impl Broker {
 
     /// Returns the relation of a peer to the asker.
     ///
-    /// Two adapters of one client process share its session if the client gave both the same seat.
-    /// A common parent alone proves nothing, because a launcher has many children. If the adapter
+    /// Two adapters of one client process share its session if the client gave both the same seat,
+    /// or if the asker's is the next one of that process. A common parent alone proves nothing,
+    /// because a launcher has many children. If the adapter
     /// that had the session has ended, the same client gets its own peer again, with a seat or
     /// without.
     pub(crate) fn ownership(&self, owner: PeerId, asker: Asker<'_>) -> Ownership {
         let ended = |process: Option<Process>| {
             process.is_some_and(|process| asker.ended.contains(&process))
         };
-        let same_seat = asker.seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner));
+        let same_seat = asker.seat.is_some_and(|seat| {
+            self.presence.by_seat(seat) == Some(owner) || self.is_next_seat(seat, owner)
+        });
         let mut hosts = self.hosts_of(owner).peekable();
         if hosts.peek().is_some() {
             let hosts: Vec<Host> = hosts.collect();
@@ -151,6 +154,16 @@ impl Broker {
             Some(host) if host.has_client_of(&asker.host) && same_seat => Ownership::Shared,
             Some(_) => Ownership::Taken,
         }
+    }
+
+    /// Whether a seat can be the next one of the process that had a seat of this peer. A Claude Code
+    /// process has one session at a time, and a new id after `/clear`. Its second adapter may
+    /// report that id first. A Codex process may have many threads at once.
+    fn is_next_seat(&self, seat: &Seat, owner: PeerId) -> bool {
+        let had = |record: &PeerRecord| record.seats.iter().any(|had| had.kind == seat.kind);
+        seat.kind == SeatKind::Claude
+            && self.presence.by_seat(seat).is_none()
+            && self.presence.get(owner).is_some_and(had)
     }
 
     /// Returns where the live sessions of a peer run.
