@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peer_proto::request::Filter;
+use peer_proto::request::{CLAUDE_CLIENT, Filter};
 use peer_proto::settings::Profile;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
@@ -77,7 +77,7 @@ impl Server {
             None => implementation.name.as_str(),
         };
         let (kind, name) = match name {
-            "claude" | "claude-code" => (ClientKind::Claude, "claude".to_owned()),
+            "claude" | "claude-code" => (ClientKind::Claude, CLAUDE_CLIENT.to_owned()),
             "codex" | "codex-mcp-client" => (ClientKind::Codex, "codex".to_owned()),
             name if name == "gemini" || name.starts_with("gemini-cli") => {
                 (ClientKind::Other, "gemini".to_owned())

@@ -314,6 +314,9 @@ pub enum SeatKind {
     Other,
 }
 
+/// The [`Register::client`] of Claude Code. One of its processes has one session at a time.
+pub const CLAUDE_CLIENT: &str = "claude";
+
 /// The data with which a session becomes a peer, or resumes as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {

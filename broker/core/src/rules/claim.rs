@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use peer_proto::ids::PeerId;
-use peer_proto::request::{Goodbye, Push, Register, Seat, SeatKind};
+use peer_proto::request::{CLAUDE_CLIENT, Goodbye, Push, Register, Seat, SeatKind};
 
 use crate::broker::Broker;
 use crate::input::{ConnectionId, Facts};
@@ -54,6 +54,8 @@ pub(crate) enum Ownership {
 pub(crate) struct Asker<'a> {
     pub(crate) host: Host,
     pub(crate) seat: Option<&'a Seat>,
+    /// The name of its client.
+    pub(crate) client: &'a str,
     /// Processes that are known to have ended.
     pub(crate) ended: &'a BTreeSet<Process>,
 }
@@ -76,7 +78,12 @@ impl Broker {
         host: Host,
         facts: &Facts,
     ) -> (ClaimedPeer, Option<Conflict>) {
-        let asker = Asker { host, seat: register.seat.as_ref(), ended: &facts.ended };
+        let asker = Asker {
+            host,
+            seat: register.seat.as_ref(),
+            client: &register.client,
+            ended: &facts.ended,
+        };
         if let Some(name) = &register.name {
             let mut candidate = name.clone();
             let mut conflict = None;
@@ -122,18 +129,21 @@ impl Broker {
 
     /// Returns the relation of a peer to the asker.
     ///
-    /// Two adapters of one client process share its session if the client gave both the same seat,
-    /// or if the asker's is the next one of that process. A common parent alone proves nothing,
-    /// because a launcher has many children. If the adapter
+    /// Two adapters of one client process share its session if the client gave both the same seat. A
+    /// common parent alone proves nothing, because a launcher has many children, and a Codex process
+    /// many threads. A process of Claude Code has one session at a time, whose id changes at
+    /// `/clear`, and either adapter may report the new one first: two that ask for one name share it.
+    /// If the adapter
     /// that had the session has ended, the same client gets its own peer again, with a seat or
     /// without.
     pub(crate) fn ownership(&self, owner: PeerId, asker: Asker<'_>) -> Ownership {
         let ended = |process: Option<Process>| {
             process.is_some_and(|process| asker.ended.contains(&process))
         };
-        let same_seat = asker.seat.is_some_and(|seat| {
-            self.presence.by_seat(seat) == Some(owner) || self.is_next_seat(seat, owner)
-        });
+        let is_claude =
+            |record: &PeerRecord| record.client == CLAUDE_CLIENT && asker.client == CLAUDE_CLIENT;
+        let same_seat = asker.seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner))
+            || self.presence.get(owner).is_some_and(is_claude);
         let mut hosts = self.hosts_of(owner).peekable();
         if hosts.peek().is_some() {
             let hosts: Vec<Host> = hosts.collect();
@@ -154,16 +164,6 @@ impl Broker {
             Some(host) if host.has_client_of(&asker.host) && same_seat => Ownership::Shared,
             Some(_) => Ownership::Taken,
         }
-    }
-
-    /// Whether a seat can be the next one of the process that had a seat of this peer. A Claude Code
-    /// process has one session at a time, and a new id after `/clear`. Its second adapter may
-    /// report that id first. A Codex process may have many threads at once.
-    fn is_next_seat(&self, seat: &Seat, owner: PeerId) -> bool {
-        let had = |record: &PeerRecord| record.seats.iter().any(|had| had.kind == seat.kind);
-        seat.kind == SeatKind::Claude
-            && self.presence.by_seat(seat).is_none()
-            && self.presence.get(owner).is_some_and(had)
     }
 
     /// Returns where the live sessions of a peer run.

@@ -66,8 +66,8 @@ impl Broker {
             }
             Some(owner) => owner,
         };
-        let ownership =
-            self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
+        let asker = Asker { host, seat: Some(&seat), client: &record.client, ended: &facts.ended };
+        let ownership = self.ownership(owner, asker);
         if ownership == Ownership::Taken {
             let notice = self.notify_seat_taken(turn, owner, &record.name);
             return self.stay(turn, caller, record, present_token, Some(notice));

@@ -13,7 +13,7 @@ use peer_mcp_core::inbox::{Block, Post};
 use peer_proto::hook::HookCall;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Carrier;
-use peer_proto::request::{Register, Request, Role, Seat, SeatKind};
+use peer_proto::request::{CLAUDE_CLIENT, Register, Request, Role, Seat, SeatKind};
 
 use crate::client::{Client, Doing};
 use crate::link::{Down, Wait};
@@ -256,8 +256,8 @@ impl Ends {
     }
 
     /// The adapter connects and registers. A second adapter that registers under an id that the
-    /// broker does not know yet becomes another peer (`docs/known-issues.md`). Here it waits until
-    /// the first one has told that id.
+    /// broker does not know yet becomes another peer, unless its client is Claude Code. Here it waits
+    /// until the first one has told that id.
     pub fn connect(&mut self, at: usize) {
         if self.sessions[at].adapter.identity().is_none() && self.waits_for_another(at) {
             return;
@@ -266,12 +266,14 @@ impl Ends {
         let (adapter_pid, client_pid) = (self.sessions[at].pid, self.clients[of(at)].pid);
         let name = self.clients[of(at)].name.clone();
         let program = format!("{name}.{}", self.programs);
+        let is_claude = self.clients[of(at)].kind == ClientKind::Claude;
+        let client = if is_claude { CLAUDE_CLIENT } else { "test" };
         let session = &mut self.sessions[at];
         let seat = session.adapter.seat();
         let register = |resume| Register {
             name: Some(name.clone()),
             seat: seat.clone(),
-            client: "test".into(),
+            client: client.into(),
             client_version: "1".into(),
             client_pid,
             cwd: "/work".into(),
@@ -300,7 +302,8 @@ impl Ends {
     /// Whether another adapter of the client is to tell the broker the client's present id.
     fn waits_for_another(&self, at: usize) -> bool {
         let knows = |other: usize| other != at && self.sessions[other].adapter.identity().is_some();
-        self.adapters(of(at)).into_iter().any(knows) && !self.is_id_known(of(at))
+        let is_claude = self.clients[of(at)].kind == ClientKind::Claude;
+        !is_claude && self.adapters(of(at)).into_iter().any(knows) && !self.is_id_known(of(at))
     }
 
     /// Whether the broker knows the client's peer by the client's present id.

@@ -141,8 +141,10 @@ pub fn start_second(ends: &mut Ends, at: usize) -> bool {
         return false;
     };
     let is_up = ends.sessions[at].program.is_some();
-    // Two adapters are one session only by the id that their client gave both.
-    if !is_up || !ends.is_id_known(of(at)) {
+    // Two adapters are one session only by the id that their client gave both, or by the process of
+    // Claude Code.
+    let is_claude = ends.clients[of(at)].kind == ClientKind::Claude;
+    if !is_up || !(is_claude || ends.is_id_known(of(at))) {
         return false;
     }
     ends.start_adapter(other);

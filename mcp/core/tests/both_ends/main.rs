@@ -20,8 +20,9 @@
 //! for the evidence `next_call` and `next_turn`. Second, an offer may be lost with its adapter before
 //! the broker has read it. Then the next showing has no mark.
 //!
-//! One thing is left out: a second adapter that registers under an id of its client that the broker
-//! does not know yet (`docs/known-issues.md`).
+//! One thing is left out: a second adapter of a client other than Claude Code that registers under an
+//! id that the broker does not know yet. It is a peer of its own, because the process of such a client
+//! may have many conversations.
 //!
 //! `PEERD_BOTH_ENDS=WORLDS` plays so many worlds, `PEERD_BOTH_ENDS_SEED=N` only that one, as a
 //! failure names it.
