@@ -320,6 +320,7 @@ fn of_links(home: &Home, types: &Types) {
     prints("links", &["set", "desk", "accept"]);
     types.fails(&home.run(command(&["show", "attic"]), ""), None);
     types.fits("link-run", &first_line(command(&["run"])));
+    prints("link-service", &["service"]);
     prints("link-process", &["start"]);
     prints("link-process", &["start"]);
     prints("links", &["rename", "desk", "tower"]);

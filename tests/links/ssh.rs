@@ -193,3 +193,50 @@ fn a_broker_that_the_person_stopped_is_not_started_again_by_the_process_of_links
     assert_eq!(purged.code, 0, "{purged:?}");
     assert!(!machines.laptop.state().exists(), "{purged:?}");
 }
+
+#[test]
+fn the_system_starts_the_process_of_links_if_the_person_agrees() {
+    let machines = Machines::linked(home!(), home!());
+    // This machine may have no systemd for the person: what it would be told is written down.
+    let told = machines.laptop.root().join("told");
+    let systemctl = machines.laptop.root().join("bin/systemctl");
+    let script = format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display());
+    std::fs::write(&systemctl, script).expect("write a script");
+    std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("make it executable");
+    let of = |arguments: &[&str]| {
+        let mut command = machines.command(arguments);
+        command.env("SSH_AUTH_SOCK", "/the/agent").env_remove("XDG_CONFIG_HOME");
+        machines.laptop.run(command, "")
+    };
+    let shown = of(&["link", "service", "--json"]).success().json();
+    assert_eq!((&shown["installed"], &shown["kind"]), (&json!(false), &json!("systemd")));
+    let asked = of(&["link", "service", "install"]);
+    assert_eq!(asked.code, 2, "nobody can agree: {asked:?}");
+    assert!(!told.exists(), "{shown}");
+
+    let _ = of(&["link", "start"]).success();
+    let installed = of(&["link", "service", "install", "--yes", "--json"]).success().json();
+    assert_eq!(installed["installed"], true, "{installed}");
+    let path = std::path::PathBuf::from(installed["path"].as_str().unwrap_or_default());
+    assert!(path.starts_with(machines.laptop.home()), "{installed}");
+    let unit = std::fs::read_to_string(&path).expect("it is written");
+    assert_eq!(installed["text"], json!(unit));
+    for line in
+        ["Environment=\"SSH_AUTH_SOCK=/the/agent\"", "\" link run", "Environment=\"PEERD_DIR="]
+    {
+        assert!(unit.contains(line), "{unit}");
+    }
+    let state = of(&["link", "show", "desk", "--json"]).success().json()["state"].clone();
+    assert_eq!(state, "off", "the process of before made way");
+    let lines = || std::fs::read_to_string(&told).expect("it was told");
+    assert!(lines().ends_with("--user restart peerd-link.service\n"), "{}", lines());
+
+    let _ = of(&["link", "service", "remove"]).success();
+    assert!(
+        !path.exists() && lines().ends_with("disable --now peerd-link.service\n"),
+        "{}",
+        lines()
+    );
+    assert_eq!(of(&["link", "service", "remove", "--json"]).success().json()["changed"], false);
+}

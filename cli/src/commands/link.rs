@@ -4,6 +4,7 @@
 //! person decided. Does not know how frames are carried.
 
 pub(crate) mod process;
+pub(crate) mod service;
 pub(crate) mod trial;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl link add desk --ssh desk.example     add a link and try it
   peerctl link start                           serve all links from now on
+  peerctl link service install                 also after the next login
   peerctl link ls                              the links, and what waits
   peerctl peers --remote                       also the peers of other machines
   peerctl send luna@desk -- \"are you there?\"   write to one of them
@@ -137,6 +139,11 @@ enum LinkCommand {
         /// In a session of its own, for `link start`
         #[arg(long, hide = true)]
         detached: bool,
+    },
+    /// Show how the system would start the process of links, or let it do that
+    Service {
+        #[command(subcommand)]
+        command: Option<service::ServiceCommand>,
     },
     /// Show the identity of this broker
     Identity {
@@ -287,6 +294,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         LinkCommand::Start => process::start(output, endpoint).await,
         LinkCommand::Stop => process::stop(output, &endpoint.location).await,
         LinkCommand::Run { detached } => process::serve(output, endpoint, detached).await,
+        LinkCommand::Service { command } => service::run(command, output, endpoint).await,
         LinkCommand::Identity { new: false } => {
             tell_identity(output, caller(endpoint).await?.own, "")
         }

@@ -81,6 +81,7 @@ const TYPES: &[Type] = &[
     Type::of::<link::LinkShown>("link-show", "link show"),
     Type::of::<link::trial::Trial>("link-test", "link test"),
     Type::of::<link::process::LinkProcess>("link-process", "link start, link stop"),
+    Type::of::<link::service::LinkService>("link-service", "link service"),
     Type::of::<link::process::LinkNews>("link-run", "link run, one per line"),
     Type::of::<link::Identity>("link-identity", "link identity"),
     Type::of::<Vec<inbox::InboxRow>>("inbox", "inbox, inbox PEER"),

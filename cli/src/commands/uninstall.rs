@@ -136,6 +136,7 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     confirm(yes, asks, &format!("Remove {} with all messages?", dir.display()))?;
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     block_on(async {
+        crate::commands::link::service::remove(endpoint).await?;
         crate::commands::link::process::end(&endpoint.location).await?;
         daemon::stop(&quiet).await.map(drop)
     })?;
