@@ -150,11 +150,13 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
         parts.push("you".to_owned());
     }
     if let Some(link) = &peer.link {
-        let heard = link
-            .heard_at
-            .map_or_else(|| "never heard".to_owned(), |at| format!("heard {}", ago(at)));
-        let up = if link.up { "" } else { "unreachable, " };
-        parts.push(format!("on {}, {up}{heard}", word(&link.name)));
+        parts.push(format!("on {}", word(&link.name)));
+        if !link.up {
+            parts.push(match link.heard_at {
+                None => "unreachable".to_owned(),
+                Some(at) => format!("unreachable, heard of {}", ago(at)),
+            });
+        }
     }
     match (peer.id == PeerId::HUMAN, peer.online) {
         (true, _) => parts.push("the user".to_owned()),
