@@ -34,6 +34,14 @@ impl Machines {
         machines
     }
 
+    /// Lets the laptop's key do nothing on the desk but serve a link, under this name.
+    pub(crate) fn restrict_key(&self, name: &str) {
+        let key = fs::read_to_string(self.desk.root().join("me.pub")).expect("the key");
+        let program = self.desk.executable().display().to_string();
+        let line = format!("restrict,command=\"{program} link --stdio --as {name}\" {key}");
+        fs::write(self.desk.root().join("authorized_keys"), line).expect("restrict the key");
+    }
+
     /// Adds the link and accepts its mail.
     pub(crate) fn linked(laptop: Home, desk: Home) -> Self {
         let machines = Self::new(laptop, desk);

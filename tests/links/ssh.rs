@@ -34,6 +34,54 @@ fn two_sessions_on_two_machines_hold_a_conversation() {
 }
 
 #[test]
+fn two_developers_ask_each_other_by_a_key_that_may_do_nothing_else() {
+    let machines = Machines::new(home!(), home!());
+    machines.restrict_key("ann");
+    let _ = machines.add(&[]).success();
+    assert_eq!(machines.alias_of_laptop(), "ann");
+    let _running = machines.run();
+    machines.wait_up();
+    let backend = machines.desk.session("claude-code", "luna");
+    let _other = machines.desk.session("codex-mcp-client", "orion");
+    let frontend = machines.laptop.session("claude-code", "frontend");
+    let _another = machines.laptop.session("codex-mcp-client", "other");
+    wait("frontend knows luna", || {
+        frontend.says("list_peers", json!({"scope": "all"})).contains("luna@desk")
+    });
+
+    // Neither can run commands for the other, so each person lets the other one's mail through.
+    let asked = frontend
+        .call("ask_peer", json!({"to": "luna@desk", "question": "which port?", "wait_s": 0}))
+        .success()
+        .message_id();
+    wait("it is held", || machines.desk.peerctl(&["inbox", "luna"]).stdout.contains("held"));
+    let _ = machines.desk.peerctl(&["release", &asked]).success();
+    wait("backend has it", || backend.says("check_messages", json!({})).contains("which port?"));
+    let answer = json!({"question_id": asked, "answer": "8080", "sources": "compose.yaml:3"});
+    let _ = backend.call("answer_question", answer).success();
+    // An answer to what was asked here passes.
+    wait("frontend has the answer", || {
+        let text = frontend.says("check_messages", json!({}));
+        text.contains("8080") && text.contains("compose.yaml:3")
+    });
+
+    let _ = machines.desk.peerctl(&["link", "set", "ann", "accept"]).success();
+    let _ = machines.on_laptop(&["link", "set", "desk", "accept"]).success();
+    let back = backend
+        .call("ask_peer", json!({"to": "frontend@ann", "question": "which path?", "wait_s": 0}))
+        .success()
+        .message_id();
+    wait("frontend has it", || frontend.says("check_messages", json!({})).contains("which path?"));
+    let answer = json!({"question_id": back, "answer": "/api", "sources": "routes.ts"});
+    let _ = frontend.call("answer_question", answer).success();
+    wait("backend has the answer", || backend.says("check_messages", json!({})).contains("/api"));
+
+    // A person on each side.
+    let _ = machines.desk.peerctl(&["send", "human@ann", "--", "lunch?"]).success();
+    wait("Ann has it", || machines.on_laptop(&["inbox", "me"]).stdout.contains("lunch?"));
+}
+
+#[test]
 fn mail_of_a_machine_that_is_called_waits_for_the_person() {
     let machines = Machines::new(home!(), home!());
     let told = machines.add(&[]).success().stdout;
