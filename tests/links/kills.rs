@@ -59,12 +59,12 @@ fn came(home: &Home, from: &str) -> Vec<usize> {
     }
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
 }
 
 /// The process of a link that is ssh, or that is not, on either machine.
-fn found(homes: [&Home; 2], is_ssh: bool) -> Option<u32> {
+pub(crate) fn found(homes: [&Home; 2], is_ssh: bool) -> Option<u32> {
     let read = |pid: u32, file: &str| {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\0', " ")
