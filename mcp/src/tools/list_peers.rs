@@ -2,7 +2,7 @@
 
 use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
-use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
+use peer_proto::request::{PeerInfo, PeerLink, PeersQuery, Reply, Request};
 
 use super::arguments::{Argument, Arguments, described, one_of, text};
 use super::send_message::reached;
@@ -144,17 +144,21 @@ impl ListPeers {
     }
 }
 
+/// Says on which machine something is, and when that machine was heard of.
+pub(super) fn on_link(link: &PeerLink) -> String {
+    let heard =
+        link.heard_at.map_or_else(|| "never heard".to_owned(), |at| format!("heard {}", ago(at)));
+    let up = if link.up { "" } else { "unreachable, " };
+    format!("on {}, {up}{heard}", word(&link.name))
+}
+
 fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
     let mut parts = Vec::new();
     if is_own {
         parts.push("you".to_owned());
     }
     if let Some(link) = &peer.link {
-        let heard = link
-            .heard_at
-            .map_or_else(|| "never heard".to_owned(), |at| format!("heard {}", ago(at)));
-        let up = if link.up { "" } else { "unreachable, " };
-        parts.push(format!("on {}, {up}{heard}", word(&link.name)));
+        parts.push(on_link(link));
     }
     match (peer.id == PeerId::HUMAN, peer.online) {
         (true, _) => parts.push("the user".to_owned()),

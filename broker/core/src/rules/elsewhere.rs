@@ -306,12 +306,7 @@ impl Broker {
             } else {
                 let text = wording::no_channel(&home.name);
                 for message in self.mailboxes.messages(proxy, |_| true) {
-                    self.is_refused_there(
-                        turn,
-                        proxy,
-                        message,
-                        (ErrorCode::UnknownChannel, &text),
-                    );
+                    self.is_refused_there(turn, proxy, message, (ErrorCode::UnknownChannel, &text));
                 }
                 self.forget_peer(turn, proxy);
             }
@@ -364,8 +359,10 @@ impl Broker {
             created_at,
         };
         self.put_channel(turn, record);
-        for (peer, is_member) in
-            new.into_iter().map(|peer| (peer, true)).chain(gone.into_iter().map(|peer| (peer, false)))
+        for (peer, is_member) in new
+            .into_iter()
+            .map(|peer| (peer, true))
+            .chain(gone.into_iter().map(|peer| (peer, false)))
         {
             self.tell_membership(turn, proxy, (peer, is_member), card.private);
         }

@@ -116,8 +116,7 @@ impl Broker {
             let card = card_of_sender(&mail);
             self.put_proxy(turn, broker, &card, facts).map_err(outcome_of)?;
         }
-        let private =
-            channel.private || original.is_some_and(|original| original.head.private);
+        let private = channel.private || original.is_some_and(|original| original.head.private);
         let mail = Mail { intent: Intent::Inform, ..mail };
         let incoming = Incoming { mail, digest, place: Some(channel.name.clone()), private };
         self.store_mail(turn, broker, incoming, sender, &recipients, original);
@@ -152,9 +151,8 @@ impl Broker {
         if has.is_some() {
             return Ok(None);
         }
-        let unknown = || {
-            outcome_of(Rejection::UnknownPeer { name: name.to_owned(), nearest: Vec::new() })
-        };
+        let unknown =
+            || outcome_of(Rejection::UnknownPeer { name: name.to_owned(), nearest: Vec::new() });
         let current = self.presence.current(peer).ok_or_else(unknown)?;
         let record = self.presence.get(current).ok_or_else(unknown)?;
         // An id that was given again after a restore must not reach another peer.

@@ -8,8 +8,8 @@ use peer_core::shared::SharedRecord;
 use peer_core::step::Change;
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::link::{
-    Card, ChannelCard, DeliveryName, LinkInfo, LinkPush, LinkReply, LinkRequest, LinksRequest, Mail, Outcome,
-    Receipt, RemoteSender, Share, Taken, There, Told,
+    Card, ChannelCard, DeliveryName, LinkInfo, LinkPush, LinkReply, LinkRequest, LinksRequest,
+    Mail, Outcome, Receipt, RemoteSender, Share, Taken, There, Told,
 };
 use peer_proto::message::{Carrier, Intent, Kind, Stage, Via};
 use peer_proto::policy::Policy;
@@ -197,7 +197,8 @@ impl World {
                 let known = |name: &&str| {
                     let peer = self.disk.peers.values().find(|record| record.name == **name);
                     let id = if *name == "human" { Some(PeerId::HUMAN) } else { None };
-                    let id = id.or(peer.map(|record| record.id)).or_else(|| self.channel_here(name));
+                    let id =
+                        id.or(peer.map(|record| record.id)).or_else(|| self.channel_here(name));
                     let id = id.unwrap_or(PeerId(99));
                     (id, (*name).to_owned())
                 };

@@ -467,8 +467,7 @@ impl World {
 
     pub fn peer(&self, id: PeerId) -> String {
         // The id of a peer that is no more may lead to another one's name.
-        let retained =
-            id <= PeerId::HUMAN || self.disk.peers.contains_key(&id) || id.is_channel();
+        let retained = id <= PeerId::HUMAN || self.disk.peers.contains_key(&id) || id.is_channel();
         let name = self.broker.peer_name(id).filter(|_| retained);
         name.map_or_else(|| id.to_string(), str::to_owned)
     }
