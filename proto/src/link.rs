@@ -87,7 +87,7 @@ pub struct Card {
 /// peers are shared, and of those that it has members in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelCard {
-    /// Its identity there ([`PeerId::of_channel`]).
+    /// Its identity there: [`PeerId::of_channel`] of when it was made.
     pub channel: PeerId,
     /// Its name there, with its sign.
     pub name: String,
