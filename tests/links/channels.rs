@@ -58,6 +58,8 @@ fn two_machines_talk_in_a_channel_of_one_of_them() {
     let luna = machines.laptop.session("claude-code", "luna");
     let orion = machines.laptop.session("claude-code", "orion");
     let bob = machines.desk.session("claude-code", "bob");
+    // Of two sessions under one process neither is that process: the test is the person there.
+    let _eve = machines.desk.session("claude-code", "eve");
     let create = json!({"action": "create", "name": "#build", "topic": "what is red"});
     let _ = bob.call("channels", create).success();
     wait("luna knows the channel", || {

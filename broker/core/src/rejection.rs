@@ -277,6 +277,11 @@ pub enum Rejection {
         /// The channel or group.
         name: String,
     },
+    /// A post of another broker has an id from before its channel was made.
+    OlderThanChannel {
+        /// The channel.
+        name: String,
+    },
     /// A peer of another broker may join the channel by invitation only.
     NeedsInvitation {
         /// The channel.
@@ -518,7 +523,10 @@ impl Rejection {
             | Self::NeedsInvitation { .. }
             | Self::OutsideChannel { .. }
             | Self::OwnQuestion(_) => ErrorCode::NotPermitted,
-            Self::TooLate { .. } | Self::NoSession { .. } | Self::HookGone => ErrorCode::TooLate,
+            Self::TooLate { .. }
+            | Self::OlderThanChannel { .. }
+            | Self::NoSession { .. }
+            | Self::HookGone => ErrorCode::TooLate,
             Self::NoSpace | Self::NothingStored => ErrorCode::NoSpace,
             Self::TooManyPeers { .. }
             | Self::TooManyNewPeers { .. }

@@ -231,6 +231,11 @@ impl Rejection {
                 "ask a member on that machine, or its user, to invite you",
             )
             .to_owned(),
+            Self::OlderThanChannel { .. } => to.pick(
+                "send it again in a minute",
+                "set the clocks of both machines, and send it again",
+            )
+            .to_owned(),
             Self::OutsideChannel { channel, name } => {
                 format!("send {name} a separate message, or ask a member of {channel} to invite it")
             }
@@ -408,6 +413,9 @@ impl fmt::Display for Rejection {
             }
             Self::UnknownChannel { name, .. } => write!(f, "there is no channel or group {name:?}"),
             Self::NotMember { name } => write!(f, "you are not a member of {name}"),
+            Self::OlderThanChannel { name } => {
+                write!(f, "it is older than the channel {name}: the clocks of the two machines differ")
+            }
             Self::NeedsInvitation { name } => {
                 write!(f, "peers of your machine join {name} by invitation only")
             }

@@ -312,6 +312,11 @@ impl Broker {
             }
         }
         for card in cards.into_iter().filter(|card| all.contains(&card.channel)) {
+            // A channel stays as private as it was made.
+            let known = self.channel_of(broker, card.channel).map(|(_, record)| record.private);
+            if known.is_some_and(|private| private != card.private) {
+                continue;
+            }
             // Two channels of one name cannot both be meant by it.
             if self.links.put_channel_card(broker, card.clone()) {
                 self.mirror(turn, broker, &card);

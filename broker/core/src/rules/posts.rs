@@ -17,7 +17,7 @@ use crate::input::{Facts, StoredMessage};
 use crate::rejection::{Crowd, Rejection};
 use crate::rules::take::{Incoming, card_of_sender, outcome_of};
 use crate::shared::ChannelRecord;
-use crate::state::channels::is_of_this_broker;
+use crate::state::channels::{began_before, is_of_this_broker};
 use crate::turn::Turn;
 
 /// The most cards in one push.
@@ -129,6 +129,10 @@ impl Broker {
         let named = |record: &&ChannelRecord| record.name.eq_ignore_ascii_case(&name);
         let record = self.channels.addressed(address).filter(named).cloned();
         let record = record.ok_or_else(unknown).map_err(outcome_of)?;
+        // What is older than the channel may be of an earlier one: nobody could read it as a member.
+        if !began_before(&record, id) {
+            return Err(outcome_of(Rejection::OlderThanChannel { name }));
+        }
         let sender = self.remote_sender(broker, &mail);
         self.check_link_limits(turn, broker, &mail, &sender).map_err(outcome_of)?;
         let is_member = record.members.contains(&sender.peer);

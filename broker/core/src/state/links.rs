@@ -157,13 +157,13 @@ impl Links {
         self.channels.get(&(broker, channel))
     }
 
-    /// Records what a broker tells of a channel, unless another of its channels has that name.
-    /// Returns whether it is recorded.
+    /// Records what a broker tells of a channel, unless another of its channels has that name,
+    /// or it was told otherwise of this one's name or privacy, which never change. Returns whether it is recorded.
     pub(crate) fn put_channel_card(&mut self, broker: BrokerId, card: ChannelCard) -> bool {
         let is_taken = |(at, other): (BrokerId, &ChannelCard)| {
-            at == broker
-                && other.channel != card.channel
-                && other.name.eq_ignore_ascii_case(&card.name)
+            let same_name = other.name.eq_ignore_ascii_case(&card.name);
+            let same = other.channel == card.channel;
+            at == broker && (same_name != same || (same && other.private != card.private))
         };
         let free = !self.channel_cards().any(is_taken);
         if free {

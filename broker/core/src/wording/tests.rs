@@ -109,6 +109,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::UnknownChannel { name: "#a".to_owned(), nearest: near() },
         Rejection::NotMember { name: "#a".to_owned() },
         Rejection::NeedsInvitation { name: "#a".to_owned() },
+        Rejection::OlderThanChannel { name: "#a".to_owned() },
         Rejection::OutsideChannel { channel: "#a".to_owned(), name: luna() },
         Rejection::EmptyGroup { name: "@a".to_owned() },
         Rejection::BadChannelName { name: "a".to_owned() },
