@@ -164,6 +164,8 @@ impl Broker {
             return Err(not_a_member());
         }
         let stage = match post.known.filter(|known| known.head.origin.is_none()) {
+            // It was a member under a former identity too.
+            Some(own) if self.is_same(current, own.head.from.peer) => return Ok(None),
             Some(_) => self.stage_of_own(post, current),
             None => self.stage_of_remote(turn, post.broker, &post.sender, current, post.original),
         };
