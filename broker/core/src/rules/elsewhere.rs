@@ -183,9 +183,8 @@ impl Broker {
         proxy.or_else(card).ok_or_else(|| {
             let asked: String = name.chars().take(64).collect();
             let mut visible: Vec<String> = self.seen_elsewhere(actor).into_iter().collect();
-            visible.extend(self.channels.iter().filter_map(|record| {
-                self.sees_channel(actor, record).then(|| record.name.clone())
-            }));
+            let here = self.channels.iter().filter(|record| self.sees_channel(actor, record));
+            visible.extend(here.map(|record| record.name.clone()));
             let nearest = crate::names::nearest(&asked, visible.iter().map(String::as_str));
             Rejection::UnknownChannel { name: asked, nearest }
         })

@@ -129,16 +129,16 @@ impl Broker {
         let named = |record: &&ChannelRecord| record.name.eq_ignore_ascii_case(&name);
         let record = self.channels.addressed(address).filter(named).cloned();
         let record = record.ok_or_else(unknown).map_err(outcome_of)?;
-        // What is older than the channel may be of an earlier one: nobody could read it as a member.
-        if !began_before(&record, id) {
-            return Err(outcome_of(Rejection::OlderThanChannel { name }));
-        }
         let sender = self.remote_sender(broker, &mail);
         self.check_link_limits(turn, broker, &mail, &sender).map_err(outcome_of)?;
         let is_member = record.members.contains(&sender.peer);
         match mail.kind {
             Kind::Join if !is_member => self.check_joins(broker, &record).map_err(outcome_of)?,
             Kind::Join | Kind::Leave => {}
+            // What is older than the channel may be of an earlier one: no member could read it.
+            _ if is_member && !began_before(&record, id) => {
+                return Err(outcome_of(Rejection::OlderThanChannel { name }));
+            }
             _ if is_member => {}
             _ if record.private => return Err(outcome_of(unknown())),
             _ => return Err(outcome_of(Rejection::NotMember { name })),
