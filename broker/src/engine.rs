@@ -535,13 +535,13 @@ impl Engine {
                         Delivery { message: record.into_message(), attempts, shown_before };
                     line.outbox.push(self.batch, Push::Deliver(Box::new(delivery)));
                 }
-                Effect::Forward { connection, message, to, own } => {
+                Effect::Forward { connection, message, to, own, channel } => {
                     if !self.lines.contains_key(&connection) {
                         continue;
                     }
                     let Some(record) = self.text_of(&fresh, message)? else { continue };
                     let Some(line) = self.lines.get(&connection) else { continue };
-                    let mail = Box::new(mail(record, own, to));
+                    let mail = Box::new(mail(record, own, to, channel));
                     line.outbox.push(self.batch, Push::Link(LinkPush::Mail(mail)));
                 }
                 Effect::Push { connection, push } => {

@@ -8,7 +8,12 @@ use peer_proto::link::{Mail, RemoteSender};
 use sha2::{Digest, Sha256};
 
 /// Returns a message as it goes over a link to these recipients. `own` is this broker.
-pub(crate) fn mail(record: MessageRecord, own: BrokerId, to: Vec<(PeerId, String)>) -> Mail {
+pub(crate) fn mail(
+    record: MessageRecord,
+    own: BrokerId,
+    to: Vec<(PeerId, String)>,
+    channel: Option<PeerId>,
+) -> Mail {
     let MessageRecord { head, text, .. } = record;
     Mail {
         id: head.id,
@@ -21,6 +26,7 @@ pub(crate) fn mail(record: MessageRecord, own: BrokerId, to: Vec<(PeerId, String
             via: head.from.via,
         },
         to,
+        channel,
         intent: head.intent,
         kind: head.kind,
         thread: head.thread,

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
+use crate::request::PeerLink;
 
 /// A request about channels (`#name`) and groups (`@name`). A name has its sign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +24,8 @@ pub enum ChannelRequest {
         private: bool,
     },
     /// Become a member of a channel, or take the label of a group. Answer: that channel. It is no
-    /// error to be a member already.
+    /// error to be a member already. A channel of another broker, such as `#build@desk`, is asked of
+    /// that broker: then the answer says so, and a notice tells the outcome.
     Join(String),
     /// Leave. A channel without members is deleted; its messages stay. Answer: that channel.
     Leave(String),
@@ -43,6 +45,21 @@ pub enum ChannelRequest {
     },
 }
 
+impl ChannelRequest {
+    /// The channel or group that it is about.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::List => None,
+            Self::Create { name, .. }
+            | Self::Join(name)
+            | Self::Leave(name)
+            | Self::Invite { name, .. }
+            | Self::SetTopic { name, .. } => Some(name),
+        }
+    }
+}
+
 /// A channel or group, as a peer that may see it gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
@@ -52,12 +69,17 @@ pub struct ChannelInfo {
     pub topic: String,
     /// Whether only members may see it. Groups never are private.
     pub private: bool,
-    /// The members' names, in order.
+    /// The members' names, in order. Of a channel of another broker, those of this broker are known
+    /// while its link is down.
     pub members: Vec<String>,
     /// Whether the caller is a member.
     pub joined: bool,
     /// The name that its creator had then.
     pub created_by: String,
-    /// When it was created.
+    /// When it was created. For a channel of another broker: when this one first had a member in it.
     pub created_at: Timestamp,
+    /// The link to its broker; absent for a channel of this broker.
+    pub link: Option<PeerLink>,
+    /// The caller asked that broker to join or to leave, and it has not answered.
+    pub asked: bool,
 }

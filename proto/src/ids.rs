@@ -172,6 +172,21 @@ impl PeerId {
     pub const HUMAN: Self = Self(1);
     /// The first identity of a session's peer.
     pub const FIRST: Self = Self(2);
+    /// The lowest identity by which other brokers address a channel.
+    const FIRST_CHANNEL: Self = Self(1 << 63);
+
+    /// The identity by which other brokers address a channel of this one. No two channels of one
+    /// broker are made at the same time, so it is never used twice.
+    #[must_use]
+    pub fn of_channel(made_at: Timestamp) -> Self {
+        Self(Self::FIRST_CHANNEL.0 | made_at.0)
+    }
+
+    /// Whether it addresses a channel. It has no mailbox on the channel's own broker.
+    #[must_use]
+    pub fn is_channel(self) -> bool {
+        self >= Self::FIRST_CHANNEL
+    }
 }
 
 impl fmt::Display for PeerId {

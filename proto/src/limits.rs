@@ -237,6 +237,9 @@ pub const LINKS_MAX: usize = 256;
 /// Peers that one link may bring.
 pub const LINK_PEERS_MAX: usize = 500;
 
+/// Channels that one broker tells another of.
+pub const LINK_CHANNELS_MAX: usize = 100;
+
 /// Pending deliveries that one link may have brought.
 pub const LINK_PENDING_MAX: usize = 5_000;
 

@@ -27,11 +27,15 @@ pub struct Mail {
     pub path: Vec<BrokerId>,
     /// Who sent it.
     pub from: RemoteSender,
-    /// The recipients that this copy is for: identity on the receiving broker, and name there.
+    /// The recipients that this copy is for: identity on the receiving broker, and name there. A post
+    /// to a channel there has the channel as its only one.
     pub to: Vec<(PeerId, String)>,
+    /// The channel of the origin that it was posted in. Then its sender may be a peer of any broker
+    /// with a member, by the name that the origin knows it by.
+    pub channel: Option<PeerId>,
     /// Whether it may wake its recipient.
     pub intent: Intent,
-    /// What it is for: a message, a question or an answer.
+    /// What it is for: a message, a question or an answer; or, to a channel there, a join or a leave.
     pub kind: Kind,
     /// Its conversation.
     pub thread: String,
@@ -77,6 +81,28 @@ pub struct Card {
     pub summary: String,
     /// Whether its model is at work, where that is known.
     pub activity: Option<Activity>,
+}
+
+/// A channel of another broker, as that broker tells of it. One is told of the public channels, if
+/// peers are shared, and of those that it has members in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelCard {
+    /// Its identity there: [`PeerId::of_channel`] of when it was made.
+    pub channel: PeerId,
+    /// Its name there, with its sign.
+    pub name: String,
+    /// What it is for; may be empty.
+    pub topic: String,
+    /// Only members see it.
+    pub private: bool,
+    /// Who made it, by the name there.
+    pub created_by: String,
+    /// When it was made, by the clock there.
+    pub created_at: Timestamp,
+    /// The members that are peers of the broker that is told, by their identity on it.
+    pub yours: Vec<PeerId>,
+    /// The other members, by their names there.
+    pub others: Vec<String>,
 }
 
 /// Where a delivery stands on the recipient's broker, as that broker tells it.
@@ -214,6 +240,13 @@ pub enum LinkRequest {
     Withdraw(Vec<MessageId>),
     /// The other broker never got these, and will not take them any more. Answer: `Reply::Done`.
     Withdrawn(Vec<MessageId>),
+    /// The channels of the other broker. Answer: `Reply::Done`.
+    Channels {
+        /// All that it tells of: others are gone.
+        all: Vec<PeerId>,
+        /// New or changed ones.
+        cards: Vec<ChannelCard>,
+    },
 }
 
 /// What a broker answers a link process.
@@ -266,6 +299,13 @@ pub enum LinkPush {
     },
     /// Senders of this broker withdraw these.
     Withdraw(Vec<MessageId>),
+    /// Channels of this broker, for the other one.
+    Channels {
+        /// All that it is told of.
+        all: Vec<PeerId>,
+        /// New or changed ones.
+        cards: Vec<ChannelCard>,
+    },
 }
 
 // ---- the person and the broker
@@ -408,6 +448,13 @@ pub enum Frame {
     Bye {
         /// Why.
         reason: String,
+    },
+    /// Channels of the sending broker.
+    Channels {
+        /// All that it tells of: others are gone.
+        all: Vec<PeerId>,
+        /// New or changed ones.
+        cards: Vec<ChannelCard>,
     },
 }
 

@@ -42,6 +42,10 @@ pub enum Kind {
     Answer,
     /// A message of the broker itself, such as "your message became a dead letter".
     Notice,
+    /// Asks the broker of a channel to make the sender a member. It is for that broker alone.
+    Join,
+    /// Tells the broker of a channel that the sender leaves it. It is for that broker alone.
+    Leave,
 }
 
 impl Kind {
@@ -229,6 +233,8 @@ pub enum Stage {
     Dropped,
     /// Stored on the recipient's broker, and not settled there, as far as this broker was told.
     Relayed,
+    /// Settled: the channel's broker has taken it, and delivers it to the members.
+    Posted,
 }
 
 impl Stage {
@@ -288,6 +294,8 @@ pub enum TraceEvent {
     Unrelayed,
     /// Its sender asked the recipient's broker to withdraw it.
     Recalled,
+    /// Taken by the channel's broker.
+    Posted,
 }
 
 impl TraceEvent {

@@ -1091,6 +1091,8 @@ pub enum DeliveryEvent {
     Unrelayed,
     /// Its sender asked the recipient's broker to withdraw it.
     Recalled,
+    /// Taken by the channel's broker.
+    Posted,
 }
 
 impl Event {
@@ -1139,7 +1141,8 @@ impl DeliveryEvent {
             | Self::Answered
             | Self::Relayed { .. }
             | Self::Unrelayed
-            | Self::Recalled => None,
+            | Self::Recalled
+            | Self::Posted => None,
         }
     }
 

@@ -218,6 +218,7 @@ impl Broker {
             LinkRequest::Ready { .. }
             | LinkRequest::Open { .. }
             | LinkRequest::Peers { .. }
+            | LinkRequest::Channels { .. }
             | LinkRequest::Told(_)
             | LinkRequest::Unsettled { .. }
             | LinkRequest::Withdrawn(_) => Vec::new(),

@@ -74,3 +74,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), Rejection> {
     }
     Ok(())
 }
+
+/// Whether a name can be that of a peer on another broker, or of a proxy on it.
+pub(crate) fn is_name_there(name: &str) -> bool {
+    let (peer, link) = name.split_once('@').unwrap_or((name, "x"));
+    is_well_formed_name(peer) && is_well_formed_name(link)
+}

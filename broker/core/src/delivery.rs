@@ -65,13 +65,17 @@ pub(crate) enum Transition {
     Recall,
     /// The recipient's broker says that the model was shown it.
     PresentThere { there: There, boot: u64 },
+    /// The channel's broker takes a post, a join or a leave: it is settled, on that broker and on
+    /// its sender's.
+    Post,
 }
 
 impl Transition {
     /// Returns the stage that follows `from`. `None`: the transition is not legal there.
     fn next(self, from: Stage) -> Option<Stage> {
         use Stage::{
-            Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Relayed, Stored,
+            Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Posted, Presented, Relayed,
+            Stored,
         };
         Some(match (self, from) {
             (Self::Hold, Stored) => Held,
@@ -99,6 +103,7 @@ impl Transition {
             (Self::PresentThere { .. }, Stored | Leased | Relayed | Dead | Expired | Cancelled) => {
                 Presented
             }
+            (Self::Post, Stored | Leased | Dead | Expired | Cancelled) => Posted,
             _ => return None,
         })
     }
@@ -124,6 +129,7 @@ impl Transition {
             Self::Unrelay => TraceEvent::Unrelayed,
             Self::Recall => TraceEvent::Recalled,
             Self::PresentThere { .. } => TraceEvent::Presented,
+            Self::Post => TraceEvent::Posted,
         })
     }
 
@@ -153,6 +159,7 @@ impl Transition {
             Self::PresentThere { there, .. } => {
                 DeliveryEvent::Presented { carrier: there.carrier, evidence: Evidence::Receipt }
             }
+            Self::Post => DeliveryEvent::Posted,
         })
     }
 
@@ -182,7 +189,8 @@ impl Transition {
             | Self::Answer(_)
             | Self::Relay { .. }
             | Self::Unrelay
-            | Self::Recall => None,
+            | Self::Recall
+            | Self::Post => None,
         }
     }
 
@@ -210,6 +218,7 @@ impl Transition {
             Self::Unrelay => "unrelay",
             Self::Recall => "recall",
             Self::PresentThere { .. } => "present-there",
+            Self::Post => "post",
         }
     }
 
@@ -390,7 +399,7 @@ mod tests {
     use super::*;
     use crate::input::ConnectionId;
 
-    const STAGES: [Stage; 10] = [
+    const STAGES: [Stage; 11] = [
         Stage::Stored,
         Stage::Leased,
         Stage::Offered,
@@ -401,6 +410,7 @@ mod tests {
         Stage::Dead,
         Stage::Dropped,
         Stage::Relayed,
+        Stage::Posted,
     ];
 
     const LEASE: Lease =
@@ -414,7 +424,7 @@ mod tests {
         acked_at: None,
     };
 
-    fn transitions() -> [Transition; 20] {
+    fn transitions() -> [Transition; 21] {
         [
             Transition::Hold,
             Transition::Release,
@@ -436,6 +446,7 @@ mod tests {
             Transition::Unrelay,
             Transition::Recall,
             Transition::PresentThere { there: THERE, boot: 1 },
+            Transition::Post,
         ]
     }
 

@@ -84,7 +84,7 @@ pub struct PeerRecord {
     pub hidden: bool,
 }
 
-/// The broker that a proxy's peer belongs to.
+/// The broker that a proxy's peer, or channel, belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
     /// The broker.
@@ -96,6 +96,12 @@ pub struct Home {
 }
 
 impl PeerRecord {
+    /// Whether it stands for a channel of another broker.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| home.peer.is_channel())
+    }
+
     /// A peer of which nothing is known yet but its name.
     #[must_use]
     pub fn new(id: PeerId, name: String, last_seen: Timestamp) -> Self {

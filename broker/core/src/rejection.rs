@@ -54,8 +54,12 @@ pub enum RemoteBar {
     Rename,
     /// A task is kept by one broker.
     GiveTask,
-    /// A channel is kept by one broker.
-    Invite,
+    /// A group is a label on this machine.
+    TakeLabel,
+    /// A channel is changed where it lives.
+    ChangeChannel,
+    /// A question to a channel is kept where the channel lives.
+    AskChannel,
 }
 
 /// The reason why a known name resolves to no mailbox.
@@ -271,6 +275,16 @@ pub enum Rejection {
     /// A channel that the caller has not joined.
     NotMember {
         /// The channel or group.
+        name: String,
+    },
+    /// A post of another broker has an id from before its channel was made.
+    OlderThanChannel {
+        /// The channel.
+        name: String,
+    },
+    /// A peer of another broker may join the channel by invitation only.
+    NeedsInvitation {
+        /// The channel.
         name: String,
     },
     /// The recipient is no member of the private channel that the message is for.
@@ -506,9 +520,13 @@ impl Rejection {
             Self::NotPermitted { .. }
             | Self::OnAnotherMachine { .. }
             | Self::NotMember { .. }
+            | Self::NeedsInvitation { .. }
             | Self::OutsideChannel { .. }
             | Self::OwnQuestion(_) => ErrorCode::NotPermitted,
-            Self::TooLate { .. } | Self::NoSession { .. } | Self::HookGone => ErrorCode::TooLate,
+            Self::TooLate { .. }
+            | Self::OlderThanChannel { .. }
+            | Self::NoSession { .. }
+            | Self::HookGone => ErrorCode::TooLate,
             Self::NoSpace | Self::NothingStored => ErrorCode::NoSpace,
             Self::TooManyPeers { .. }
             | Self::TooManyNewPeers { .. }

@@ -6,21 +6,30 @@ use peer_proto::question::QuestionState;
 use peer_proto::task::TaskState;
 use serde::{Deserialize, Serialize};
 
-/// A channel or group.
+/// A channel or group; or what is known here of a channel of another broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelRecord {
-    /// With its sign: `#name` or `@name`.
+    /// With its sign: `#name` or `@name`. `#name@link` for a channel of another broker.
     pub name: String,
     /// What it is for; may be empty.
     pub topic: String,
     /// Only members know of it.
     pub private: bool,
-    /// The members, in the order in which they came.
+    /// The members, in the order in which they came. Of a channel of another broker, those who are
+    /// peers of this one.
     pub members: Vec<PeerId>,
     /// Who made it, by the name of that time.
     pub created_by: String,
-    /// When it was made.
+    /// When it was made; of a channel of another broker, when this one first had a member in it.
     pub created_at: Timestamp,
+}
+
+impl ChannelRecord {
+    /// Returns the identity by which other brokers address it.
+    #[must_use]
+    pub fn address(&self) -> PeerId {
+        PeerId::of_channel(self.created_at)
+    }
 }
 
 /// A question, beside its message.

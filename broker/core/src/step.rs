@@ -160,6 +160,8 @@ pub enum Effect {
         to: Vec<(PeerId, String)>,
         /// This broker.
         own: BrokerId,
+        /// The channel of this broker that it was posted in.
+        channel: Option<PeerId>,
     },
     /// Push something else.
     Push {

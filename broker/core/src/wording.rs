@@ -196,6 +196,14 @@ impl Rejection {
                 let theirs = "the user of that machine can rename it there";
                 to.pick_of(theirs, "run `peerctl rename` on that machine", theirs)
             }
+            Self::OnAnotherMachine { name, bar: RemoteBar::ChangeChannel } => format!(
+                "its members on that machine invite others and set its topic; ask one of them in {name}"
+            ),
+            Self::OnAnotherMachine { bar: RemoteBar::AskChannel, .. } => to.pick(
+                "post it there as a message instead (send_message), or ask one peer",
+                "post it there as a message instead (`peerctl send`), or ask one peer",
+            )
+            .to_owned(),
             Self::OnAnotherMachine { .. } => to.pick(
                 "send it a message instead (send_message)",
                 "send it a message instead (`peerctl send`)",
@@ -218,6 +226,16 @@ impl Rejection {
                 "join it first: {}, or ask a member to invite you",
                 to.pick(format!("channels(action=\"join\", name=\"{name}\")"), format!("`peerctl channels join {name}`"))
             ),
+            Self::NeedsInvitation { .. } => to.pick(
+                "ask a member on that machine, or its user, to invite you",
+                "ask a member on that machine, or its user, to invite you",
+            )
+            .to_owned(),
+            Self::OlderThanChannel { .. } => to.pick(
+                "send it again in a minute",
+                "set the clocks of both machines, and send it again",
+            )
+            .to_owned(),
             Self::OutsideChannel { channel, name } => {
                 format!("send {name} a separate message, or ask a member of {channel} to invite it")
             }
@@ -370,9 +388,13 @@ impl fmt::Display for Rejection {
                 let what = match bar {
                     RemoteBar::Rename => "be renamed here",
                     RemoteBar::GiveTask => "be given a task of this machine",
-                    RemoteBar::Invite => "be a member of a channel of this machine",
+                    RemoteBar::TakeLabel => "carry a group's label on this machine",
+                    RemoteBar::ChangeChannel => "be changed from here",
+                    RemoteBar::AskChannel => "be asked from here",
                 };
-                write!(f, "{name} is a peer of another machine, and cannot {what}")
+                let is_channel = name.starts_with('#');
+                let kind = if is_channel { "channel" } else { "peer" };
+                write!(f, "{name} is a {kind} of another machine, and cannot {what}")
             }
             Self::TooLate { message, obstacle } => write!(f, "message {message} {}", stands(*obstacle)),
             Self::NoSession { name } => write!(f, "{name} has no session to end: it is offline"),
@@ -391,6 +413,12 @@ impl fmt::Display for Rejection {
             }
             Self::UnknownChannel { name, .. } => write!(f, "there is no channel or group {name:?}"),
             Self::NotMember { name } => write!(f, "you are not a member of {name}"),
+            Self::OlderThanChannel { name } => {
+                write!(f, "it is older than the channel {name}: the clocks of the two machines differ")
+            }
+            Self::NeedsInvitation { name } => {
+                write!(f, "peers of your machine join {name} by invitation only")
+            }
             Self::OutsideChannel { channel, name } => write!(f, "{name} is not a member of {channel}, which is private"),
             Self::EmptyGroup { name } => write!(f, "no other peer is in {name}"),
             Self::BadChannelName { name } => write!(f, "{name:?} is not a valid name of a channel or group"),
@@ -613,6 +641,39 @@ pub(crate) fn invitation(by: &str, channel: &str, topic: &str, to: Addressee) ->
     format!(
         "{by} made you a member of {channel}{topic}\nRead its posts: {history}. Leave it: {leave}"
     )
+}
+
+/// Tells a peer that another machine made it a member of a channel, or that it is one no more.
+pub(crate) fn membership(channel: &str, is_member: bool, to: Addressee) -> String {
+    if !is_member {
+        return format!(
+            "you are no longer a member of {channel}: the other machine has ended your membership, or the channel"
+        );
+    }
+    let [post, leave] = [
+        to.pick(
+            format!("send_message(to=\"{channel}\")"),
+            format!("`peerctl send '{channel}' -- TEXT`"),
+        ),
+        to.pick(
+            format!("channels(action=\"leave\", name=\"{channel}\")"),
+            format!("`peerctl channels leave '{channel}'`"),
+        ),
+    ];
+    format!(
+        "you are a member of {channel}, a channel of another machine. You get its posts from now on. Post in it: {post}. \
+         Leave it: {leave}"
+    )
+}
+
+/// Says that there is no channel of this name, as a refusal says it.
+pub(crate) fn no_channel(name: &str) -> String {
+    Rejection::UnknownChannel { name: name.to_owned(), nearest: Vec::new() }.to_string()
+}
+
+/// Tells a peer that the other machine does not let it join.
+pub(crate) fn join_refused(channel: &str, reason: &str) -> String {
+    format!("you are not a member of {channel}: the other machine did not make you one: {reason}")
 }
 
 /// Tells an asker that a session that it asked ended without an answer; `left` others who were

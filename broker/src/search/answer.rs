@@ -47,7 +47,7 @@ fn hit(
                 kind: match head.kind {
                     Kind::Question => HitKind::Question,
                     Kind::Answer => HitKind::Answer,
-                    Kind::Message | Kind::Notice => HitKind::Message,
+                    Kind::Message | Kind::Notice | Kind::Join | Kind::Leave => HitKind::Message,
                 },
                 id: id.to_string(),
                 from: head.from.name,

@@ -64,7 +64,7 @@ impl Fields {
         let kind = match head.kind {
             Kind::Question => HitKind::Question,
             Kind::Answer => HitKind::Answer,
-            Kind::Message | Kind::Notice => HitKind::Message,
+            Kind::Message | Kind::Notice | Kind::Join | Kind::Leave => HitKind::Message,
         };
         let mut entry = TantivyDocument::new();
         entry.add_text(fields.key, head.id.to_string());

@@ -68,7 +68,7 @@ pub(super) const DEAD: DeliveryTable = TableDefinition::new("dead");
 /// Deliveries whose time to live ended.
 pub(super) const EXPIRED: DeliveryTable = TableDefinition::new("expired");
 
-/// Presented, cancelled and dropped deliveries.
+/// Presented, cancelled, dropped and posted deliveries.
 pub(super) const SETTLED: DeliveryTable = TableDefinition::new("settled");
 
 /// All tables of deliveries: each delivery is in exactly one.
@@ -81,7 +81,7 @@ pub(super) fn table_of(stage: Stage) -> Option<usize> {
         Stage::Stored | Stage::Offered | Stage::Held | Stage::Relayed => Some(0),
         Stage::Dead => Some(1),
         Stage::Expired => Some(2),
-        Stage::Presented | Stage::Cancelled | Stage::Dropped => Some(3),
+        Stage::Presented | Stage::Cancelled | Stage::Dropped | Stage::Posted => Some(3),
         Stage::Leased => None,
     }
 }

@@ -24,12 +24,15 @@ Examples:
   peerctl channels invite '#plan' backend
   peerctl channels history '#ops' -n 50
   peerctl send '#ops' -- \"main is frozen until noon\"
+  peerctl channels join '#build@desk'           a channel of the machine desk
 
 #name is a channel: each member gets its messages, also after being offline.
 A post to a channel wakes no session. @name is a group, a label that sessions
 carry: a message to it goes to each of them. A session that is not a member
 sees nothing of a private channel. You see all channels, and may post in them
-without being a member.";
+without being a member. A channel of another machine, such as #build@desk, is
+kept there: only its members post in it, and its history here has the posts
+since this machine has a member.";
 
 /// See channels and groups, create and change them
 #[derive(Debug, clap::Args)]
@@ -96,12 +99,19 @@ pub(crate) struct ChannelRow {
     topic: String,
     /// Hidden from all sessions but its members.
     private: bool,
-    /// The names of the members.
+    /// The names of the members. Of a channel of another machine, only those of this machine are
+    /// known while its link is down.
     members: Vec<String>,
     /// Whether you are a member.
     joined: bool,
     created_by: String,
     created_at: Time,
+    /// The link to its machine. Null for a channel of this machine.
+    link: Option<String>,
+    /// Whether that link is up.
+    link_up: Option<bool>,
+    /// You asked that machine to join or to leave, and it has not answered.
+    asked: bool,
 }
 
 impl From<&ChannelInfo> for ChannelRow {
@@ -114,6 +124,9 @@ impl From<&ChannelInfo> for ChannelRow {
             joined: channel.joined,
             created_by: channel.created_by.clone(),
             created_at: Time(channel.created_at),
+            link: channel.link.as_ref().map(|link| link.name.clone()),
+            link_up: channel.link.as_ref().map(|link| link.up),
+            asked: channel.asked,
         }
     }
 }
@@ -144,7 +157,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     if output.json {
         return output.json(&ChannelRow::from(channel));
     }
+    if channel.asked {
+        output.remark("the channel's machine is asked; a message in your inbox tells the outcome");
+    }
     let members = match channel.members.is_empty() {
+        true if channel.link.is_some() => "its members are not known now".to_owned(),
         true => {
             "it has no member left and was deleted; its messages stay in the history".to_owned()
         }
@@ -167,7 +184,13 @@ fn print(output: &Output, channels: &[ChannelInfo]) -> Result<(), Failure> {
     let row = |channel: &ChannelInfo| {
         vec![
             cell(&channel.name),
-            if channel.private { "private" } else { "open" }.to_owned(),
+            match (channel.private, channel.link.as_ref().map(|link| link.up)) {
+                (true, Some(false)) => "private, unreachable",
+                (false, Some(false)) => "open, unreachable",
+                (true, _) => "private",
+                (false, _) => "open",
+            }
+            .to_owned(),
             names(channel),
             cell(&channel.topic),
         ]

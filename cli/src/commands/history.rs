@@ -233,12 +233,17 @@ pub(crate) async fn show(
     query: HistoryQuery,
 ) -> Result<(), Failure> {
     let channel = query.channel.clone();
+    let elsewhere =
+        channel.as_ref().is_some_and(|name| name.starts_with('#') && name.contains('@'));
     let messages = read(operator, query).await?;
     if let Some(name) = channel.filter(|_| messages.is_empty()) {
         must_be_known(operator, &name).await?;
     }
     if output.json {
         return output.json_rows(messages.iter().map(MessageRow::from));
+    }
+    if elsewhere {
+        output.remark("the other machine has all posts; these came since this one has a member");
     }
     print(output, &messages)
 }
@@ -334,7 +339,8 @@ fn least_settled(one: Stage, other: Stage) -> Stage {
         Stage::Expired => 6,
         Stage::Dropped => 7,
         Stage::Cancelled => 8,
-        Stage::Presented => 9,
+        Stage::Posted => 9,
+        Stage::Presented => 10,
     };
     if rank(other) < rank(one) { other } else { one }
 }

@@ -403,6 +403,9 @@ impl Link {
             Frame::Peers { full, cards, gone } => {
                 self.ask(Asked::Other, LinkRequest::Peers { full, cards, gone });
             }
+            Frame::Channels { all, cards } => {
+                self.ask(Asked::Other, LinkRequest::Channels { all, cards });
+            }
             Frame::Mail(mail) => self.take.push(*mail),
             Frame::Taken(taken) => self.taken(now_ms, taken),
             Frame::Receipts(receipts) => {
@@ -478,6 +481,7 @@ impl Link {
             LinkPush::Cards { full, cards, gone } => {
                 self.send(now_ms, Frame::Peers { full, cards, gone });
             }
+            LinkPush::Channels { all, cards } => self.send(now_ms, Frame::Channels { all, cards }),
             LinkPush::Withdraw(messages) => {
                 self.withdrawals.extend(messages.iter().copied());
                 self.withdraw_again_at = Some(now_ms + ANSWER_MS);

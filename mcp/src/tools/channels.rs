@@ -5,6 +5,7 @@ use peer_proto::limits::PAGE_ENTRIES_MAX;
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 
 use super::arguments::{Argument, Arguments, flag, number, one_of, text};
+use super::list_peers::on_link;
 use super::{Mail, Profile, Tool, ToolCall, ToolError, ToolOutput};
 use crate::render::{
     self, BLOCK_CHARS_MAX, BLOCK_WARNING, Body, EXCERPT_CHARS_MAX, Showing, ago, counted, sentence,
@@ -63,7 +64,7 @@ impl Tool for ChannelArguments {
     fn arguments() -> Vec<Argument> {
         vec![
             one_of("action", &ACTIONS),
-            text("name", "#channel or @group"),
+            text("name", "#channel, #channel@machine or @group"),
             text("topic", "with create and topic"),
             flag("private", "with create: hidden from all but its members"),
             text("peer", "with invite"),
@@ -190,14 +191,20 @@ fn shown(newest_first: &[Shown], name: &str, home: &str) -> String {
         left -= chars;
         texts.push(text);
     }
+    // The other machine has all posts; this one has those for its members, and their own.
+    let elsewhere = is_elsewhere(name);
     if texts.is_empty() {
-        return format!("No posts in {} yet.\n", word(name));
+        let come = if elsewhere { " have reached this machine" } else { "" };
+        return format!("No posts in {}{come} yet.\n", word(name));
     }
     let mut all = format!(
         "{} in {}, oldest first. {BLOCK_WARNING}\n",
         counted(texts.len(), "message"),
         word(name)
     );
+    if elsewhere {
+        all.push_str("These are the posts since this machine has a member there.\n");
+    }
     if texts.len() < newest_first.len() {
         all.push_str(&format!(
             "{} older left out to save space.\n",
@@ -242,13 +249,27 @@ fn line(channel: &ChannelInfo) -> String {
     if channel.members.len() > MEMBERS_NAMED_MAX {
         names.push(format!("{} more", channel.members.len() - MEMBERS_NAMED_MAX));
     }
+    if let Some(link) = &channel.link {
+        parts.push(on_link(link));
+    }
     parts.push(match names.is_empty() {
+        true if channel.link.is_some() => "its members are not known now".to_owned(),
         true => "no members are left: it is deleted".to_owned(),
         false => format!("{}: {}", counted(channel.members.len(), "member"), names.join(", ")),
     });
     parts.push(if channel.joined { "you are a member" } else { "you are not a member" }.to_owned());
+    if channel.asked {
+        parts.push(
+            "your request waits for the other machine; a notice tells the outcome".to_owned(),
+        );
+    }
     parts.push(format!("made by {} {}", word(&channel.created_by), ago(channel.created_at)));
     format!("- {}: {}\n", word(&channel.name), parts.join(" · "))
+}
+
+/// Whether the name is that of a channel of another machine.
+fn is_elsewhere(name: &str) -> bool {
+    name.starts_with('#') && name.contains('@')
 }
 
 #[cfg(test)]
@@ -301,6 +322,8 @@ mod tests {
             joined: true,
             created_by: "luna\n".into(),
             created_at: Timestamp(0),
+            link: None,
+            asked: false,
         };
         let text = line(&channel);
         assert_eq!(text.matches('\n').count(), 1, "{text}");

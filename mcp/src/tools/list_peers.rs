@@ -2,7 +2,7 @@
 
 use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
-use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
+use peer_proto::request::{PeerInfo, PeerLink, PeersQuery, Reply, Request};
 
 use super::arguments::{Argument, Arguments, described, one_of, text};
 use super::send_message::reached;
@@ -144,19 +144,23 @@ impl ListPeers {
     }
 }
 
+/// Says on which machine something is, and when that machine was heard of.
+pub(super) fn on_link(link: &PeerLink) -> String {
+    let on = format!("on {}", word(&link.name));
+    match (link.up, link.heard_at) {
+        (true, _) => on,
+        (false, None) => format!("{on}, unreachable"),
+        (false, Some(at)) => format!("{on}, unreachable, heard of {}", ago(at)),
+    }
+}
+
 fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
     let mut parts = Vec::new();
     if is_own {
         parts.push("you".to_owned());
     }
     if let Some(link) = &peer.link {
-        parts.push(format!("on {}", word(&link.name)));
-        if !link.up {
-            parts.push(match link.heard_at {
-                None => "unreachable".to_owned(),
-                Some(at) => format!("unreachable, heard of {}", ago(at)),
-            });
-        }
+        parts.push(on_link(link));
     }
     match (peer.id == PeerId::HUMAN, peer.online) {
         (true, _) => parts.push("the user".to_owned()),

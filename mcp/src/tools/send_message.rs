@@ -169,6 +169,13 @@ pub(super) fn deliveries(sent: &Sent) -> String {
             {
                 "stored in the user's inbox".to_owned()
             }
+            // Only a channel has this sign, and only one of another machine is a recipient itself.
+            (None, Some(Stage::Stored | Stage::Leased)) if name.starts_with('#') => match online {
+                true => "stored, on its way to the other machine, which gives it to the members",
+                false => "stored, it waits until a link reaches the channel's machine",
+            }
+            .to_owned(),
+            (None, Some(Stage::Posted)) => "in the channel on the other machine".to_owned(),
             // No peer of this machine has an `@` in its name.
             (None, Some(Stage::Stored | Stage::Leased)) if name.contains('@') => match online {
                 true => "stored, online on the other machine".to_owned(),

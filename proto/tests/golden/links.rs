@@ -34,6 +34,20 @@ fn card() -> Card {
     }
 }
 
+fn channels() -> (Vec<PeerId>, Vec<ChannelCard>) {
+    let card = ChannelCard {
+        channel: PeerId::of_channel(AT),
+        name: "#build".into(),
+        topic: "what runs where".into(),
+        private: true,
+        created_by: "luna".into(),
+        created_at: AT,
+        yours: vec![PeerId(9)],
+        others: vec!["luna".into(), "vega@tower".into()],
+    };
+    (vec![card.channel, PeerId::of_channel(AT.plus_ms(1))], vec![card])
+}
+
 fn mail() -> Mail {
     Mail {
         id: message_id(1),
@@ -46,6 +60,7 @@ fn mail() -> Mail {
             via: Via::Session,
         },
         to: vec![(PeerId(9), "bob".into())],
+        channel: Some(PeerId::of_channel(AT)),
         intent: Intent::Request,
         kind: Kind::Question,
         thread: "t-9f2".into(),
@@ -103,6 +118,7 @@ pub(crate) fn link_requests() -> Vec<LinkRequest> {
         LinkRequest::Unsettled { after: Some(name()) },
         LinkRequest::Withdraw(vec![message_id(1)]),
         LinkRequest::Withdrawn(vec![message_id(1)]),
+        LinkRequest::Channels { all: channels().0, cards: channels().1 },
     ]
 }
 
@@ -124,6 +140,7 @@ pub(crate) fn link_pushes() -> Vec<LinkPush> {
         LinkPush::ReceiptsDue,
         LinkPush::Cards { full: false, cards: vec![card()], gone: vec![PeerId(10)] },
         LinkPush::Withdraw(vec![message_id(1)]),
+        LinkPush::Channels { all: channels().0, cards: channels().1 },
     ]
 }
 
@@ -183,5 +200,6 @@ pub(crate) fn frames() -> Vec<Frame> {
         Frame::States(vec![(name(), Some(there())), (name(), None)]),
         Frame::Ping,
         Frame::Bye { reason: "the clocks differ by 312 s".into() },
+        Frame::Channels { all: channels().0, cards: channels().1 },
     ]
 }

@@ -239,6 +239,7 @@ variants!(DELIVERY_EVENTS, delivery_event_name, DeliveryEvent, {
     DeliveryEvent::Relayed { .. } => "relayed",
     DeliveryEvent::Unrelayed => "unrelayed",
     DeliveryEvent::Recalled => "recalled",
+    DeliveryEvent::Posted => "posted",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {
@@ -346,6 +347,8 @@ units!(KINDS, kind_name, Kind, {
     Question => "question",
     Answer => "answer",
     Notice => "notice",
+    Join => "join",
+    Leave => "leave",
 });
 
 units!(VIAS, via_name, Via, {
@@ -386,6 +389,7 @@ units!(STAGES, stage_name, Stage, {
     Dead => "dead",
     Dropped => "dropped",
     Relayed => "relayed",
+    Posted => "posted",
 });
 
 units!(TRACES, trace_name, TraceEvent, {
@@ -407,6 +411,7 @@ units!(TRACES, trace_name, TraceEvent, {
     Relayed => "relayed",
     Unrelayed => "unrelayed",
     Recalled => "recalled",
+    Posted => "posted",
 });
 
 variants!(CAUSES, cause_name, Cause, {
@@ -474,6 +479,7 @@ variants!(LINK_REQUESTS, link_request_name, LinkRequest, {
     LinkRequest::Unsettled { .. } => "unsettled",
     LinkRequest::Withdraw(_) => "withdraw",
     LinkRequest::Withdrawn(_) => "withdrawn",
+    LinkRequest::Channels { .. } => "channels",
 });
 
 variants!(LINK_REPLIES, link_reply_name, LinkReply, {
@@ -491,6 +497,7 @@ variants!(LINK_PUSHES, link_push_name, LinkPush, {
     LinkPush::ReceiptsDue => "receipts_due",
     LinkPush::Cards { .. } => "cards",
     LinkPush::Withdraw(_) => "withdraw",
+    LinkPush::Channels { .. } => "channels",
 });
 
 variants!(LINKS_REQUESTS, links_request_name, LinksRequest, {
@@ -521,6 +528,7 @@ variants!(LINK_FRAMES, link_frame_name, Frame, {
     Frame::States(_) => "states",
     Frame::Ping => "ping",
     Frame::Bye { .. } => "bye",
+    Frame::Channels { .. } => "channels",
 });
 
 units!(SHARES, share_name, Share, {

@@ -532,6 +532,8 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         joined: true,
         created_by: "luna".into(),
         created_at: AT,
+        link: Some(PeerLink { name: "desk".into(), up: true, heard_at: Some(AT) }),
+        asked: true,
     };
     let question = QuestionInfo {
         question: message_id(1),
@@ -728,6 +730,7 @@ pub(crate) fn delivery_events() -> Vec<DeliveryEvent> {
         DeliveryEvent::Relayed { stage: Stage::Offered },
         DeliveryEvent::Unrelayed,
         DeliveryEvent::Recalled,
+        DeliveryEvent::Posted,
     ]
 }
 

@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::input::StoredMessage;
 use crate::names::NEAREST_MAX;
 use crate::rejection::{NoMailbox, Rejection};
-use crate::state::channels::{is_channel_name, is_group};
+use crate::state::channels::{is_channel_name, is_elsewhere, is_group};
 use crate::who::Caller;
 
 /// The recipients of a message.
@@ -72,7 +72,22 @@ impl Broker {
             }
         }
         if let Some((name, members)) = channel {
+            if is_elsewhere(&name) && !recipients.is_empty() {
+                return Err(Rejection::OutOfBounds {
+                    what: "the list of recipients",
+                    bound: "a channel of another machine alone".to_owned(),
+                });
+            }
             let is_private = self.is_private(&name);
+            let far = |peer: &PeerId| {
+                self.mailboxes.broker_of(*peer).is_some() && !members.contains(peer)
+            };
+            if !is_group(&name) && recipients.iter().any(far) {
+                return Err(Rejection::OutOfBounds {
+                    what: "the list of recipients",
+                    bound: "a channel, and of other machines its members alone".to_owned(),
+                });
+            }
             let outside = |peer: &&PeerId| {
                 is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender
             };

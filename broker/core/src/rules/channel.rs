@@ -6,7 +6,7 @@
 //! takes its name.
 
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::PeerId;
 use peer_proto::limits::{
     CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX,
 };
@@ -23,7 +23,7 @@ use crate::rejection::{Act, Crowd, Rejection, RemoteBar};
 use crate::rules::notices::Notice;
 use crate::rules::visibility::is_member;
 use crate::shared::{ChannelRecord, SharedKey, SharedRecord};
-use crate::state::channels::is_group;
+use crate::state::channels::{is_elsewhere, is_group};
 use crate::step::Change;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
@@ -39,14 +39,23 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         if request == ChannelRequest::List {
-            let visible = self.channels.iter().filter(|record| self.sees_channel(actor, record));
-            let channels = visible.map(|record| self.channel_info(actor, record)).collect();
+            let here = self.channels.iter().filter(|record| !is_elsewhere(&record.name));
+            let visible = here.filter(|record| self.sees_channel(actor, record));
+            let mut channels: Vec<ChannelInfo> =
+                visible.map(|record| self.channel_info(actor, record)).collect();
+            let elsewhere = self.seen_elsewhere(actor);
+            channels.extend(elsewhere.iter().filter_map(|name| self.info_elsewhere(actor, name)));
+            channels.sort_by_key(|channel| channel.name.to_ascii_lowercase());
             turn.reply(caller, Reply::Channels(channels));
             return Ok(());
         }
         let Some(me) = actor.member() else {
             return Err(Rejection::NotPermitted { act: Act::ChangeChannels });
         };
+        let is_new = matches!(request, ChannelRequest::Create { .. });
+        if !is_new && request.name().is_some_and(is_elsewhere) {
+            return self.channel_elsewhere(turn, caller, request, facts);
+        }
         facts.check_space()?;
         let changed = match request {
             ChannelRequest::List => return Ok(()),
@@ -69,7 +78,9 @@ impl Broker {
             ChannelRequest::Invite { name, peer } => {
                 let record = self.member_channel(actor, &name)?.clone();
                 let invited = self.presence.resolve(&peer, Some(me))?;
-                self.check_is_here(invited, RemoteBar::Invite)?;
+                if is_group(&record.name) {
+                    self.check_is_here(invited, RemoteBar::TakeLabel)?;
+                }
                 let is_news = !record.members.contains(&invited);
                 let record = joined(record, invited)?;
                 if is_news {
@@ -102,18 +113,20 @@ impl Broker {
     /// Stores a channel's new state, and deletes a channel without members. Writes nothing if the
     /// state is the same.
     pub(crate) fn put_channel(&mut self, turn: &mut Turn<'_>, record: ChannelRecord) {
-        let before = self.channels.get(&record.name);
-        if before == Some(&record) {
+        let before = self.channels.get(&record.name).cloned();
+        if before.as_ref() == Some(&record) {
             return;
         }
         if record.members.is_empty() {
             if before.is_some() {
                 self.channels.remove(&record.name.to_ascii_lowercase());
                 turn.change(Change::RemoveShared(SharedKey::Channel(record.name)));
+                self.share_channel(turn, before.as_ref(), None);
             }
         } else {
             turn.change(Change::PutShared(Box::new(SharedRecord::Channel(record.clone()))));
-            self.channels.put(record);
+            self.channels.put(record.clone());
+            self.share_channel(turn, before.as_ref(), Some(&record));
         }
     }
 
@@ -139,10 +152,7 @@ impl Broker {
             return Err(Rejection::TooMany { what: Crowd::Channels, count: CHANNELS_MAX });
         }
         let topic = checked_topic(topic)?;
-        // Posts to an earlier channel of this name must be older than this channel, whatever the
-        // clock says.
-        let created_at = now.wall.max(self.last_message.accepted_at().plus_ms(1));
-        self.last_message = self.last_message.max(MessageId::first_at(created_at));
+        let created_at = self.begin_channel(now);
         Ok(ChannelRecord {
             name: name.to_owned(),
             topic,
@@ -215,6 +225,9 @@ impl Broker {
         sender: PeerId,
         name: &str,
     ) -> Result<(String, Vec<PeerId>), Rejection> {
+        if is_elsewhere(name) {
+            return self.post_elsewhere(actor, name);
+        }
         let record = if is_group(name) {
             self.find_channel(actor, name)?
         } else {
@@ -249,6 +262,8 @@ impl Broker {
             joined: is_member(actor, record),
             created_by: record.created_by.clone(),
             created_at: record.created_at,
+            link: None,
+            asked: false,
         }
     }
 
@@ -280,7 +295,7 @@ fn checked_topic(topic: &str) -> Result<String, Rejection> {
 }
 
 /// Whether `name` may be given to a channel or a group.
-fn check_channel_name(name: &str) -> Result<(), Rejection> {
+pub(crate) fn check_channel_name(name: &str) -> Result<(), Rejection> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     let bare = name.strip_prefix(['#', '@']).unwrap_or("");
     if (1..=CHANNEL_NAME_CHARS_MAX).contains(&bare.len()) && bare.bytes().all(plain) {

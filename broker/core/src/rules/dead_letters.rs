@@ -57,17 +57,26 @@ impl Broker {
         message: MessageId,
         cause: Cause,
     ) {
-        let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else {
-            return;
+        // A wish to join or to leave is of no use to anybody once its channel cannot hear it.
+        let entry = self.mailboxes.get(peer, message);
+        let kind = entry.map(|entry| entry.record.brief.kind);
+        let transition = match kind {
+            Some(Kind::Join | Kind::Leave) => Transition::Cancel(Some(cause)),
+            _ => Transition::DeadLetter(cause),
         };
+        let Some(record) = self.end(turn, peer, message, transition) else { return };
         // A peer that is being forgotten gets no more mail, not even a notice about its own
         // message.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
         let sender = Addressee::of_mail_to(record.brief.from);
-        let text =
-            wording::dead_letter(message, &self.name_of(peer), cause, record.attempts, sender);
+        let name = self.name_of(peer);
+        let text = match kind {
+            Some(Kind::Leave) => return,
+            Some(Kind::Join) => wording::join_refused(&name, "it did not answer"),
+            _ => wording::dead_letter(message, &name, cause, record.attempts, sender),
+        };
         self.notify_sender(turn, &record, text);
     }
 

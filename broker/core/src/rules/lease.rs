@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{BrokerId, MessageId, PeerId};
 use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, THREAD_BYTES_MAX};
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage};
 use peer_proto::request::{DeliveryEvent, Filter, Push, Received, Reply, RequestId};
@@ -17,6 +17,7 @@ use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::record::{Brief, DeliveryRecord, ReceiptKey};
 use crate::rejection::{Act, Rejection};
+use crate::state::channels::is_of_this_broker;
 use crate::state::mailbox::{Lease, MailboxEntry};
 use crate::state::presence::{Matcher, Wait};
 use crate::step::{Change, Effect};
@@ -540,7 +541,7 @@ impl Broker {
         self.mailboxes.count(was, Some(record.stage));
         turn.change(Change::PutDelivery { record: Box::new(record.clone()), was });
         // The answer to the link tells of a new delivery.
-        if let (Some(broker), Some(_)) = (record.brief.origin, was) {
+        if let (Some(broker), Some(_)) = (receipt_for(record), was) {
             let key = ReceiptKey { broker, message: record.message, peer: record.peer };
             self.put_receipt(turn, key, record.rev);
         }
@@ -554,7 +555,7 @@ impl Broker {
             peer: record.peer,
             was: record.stage,
         });
-        if let Some(broker) = record.brief.origin {
+        if let Some(broker) = receipt_for(record) {
             let key = ReceiptKey { broker, message: record.message, peer: record.peer };
             self.put_receipt(turn, key, record.rev.saturating_add(1));
         }
@@ -649,4 +650,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Returns the broker that is told of a delivery. The origin of a post is told that it is in the
+/// channel, and not how it fares at each member.
+fn receipt_for(record: &DeliveryRecord) -> Option<BrokerId> {
+    let in_channel = record.brief.channel.as_deref().is_some_and(is_of_this_broker);
+    record.brief.origin.filter(|_| !in_channel || record.peer.is_channel())
 }

@@ -58,6 +58,10 @@ impl Broker {
                 self.put_proxies(turn, broker, full, &cards, &gone, facts)?;
                 turn.reply(caller, Reply::Done);
             }
+            LinkRequest::Channels { all, cards } => {
+                self.put_channels(turn, broker, &all, cards)?;
+                turn.reply(caller, Reply::Done);
+            }
             LinkRequest::Relayed(taken) => {
                 check_list(taken.iter().map(|taken| taken.outcomes.len().max(1)).sum())?;
                 for_each_once(
@@ -178,6 +182,7 @@ impl Broker {
         let opened = LinkReply::Opened { alias: record.alias.clone(), policy: record.policy };
         turn.reply(caller, Reply::Link(opened));
         self.push_cards(turn, remote);
+        self.push_channels(turn, remote);
         self.push_recalled(turn, remote);
         self.announce_due(turn, remote);
         self.fill_link(turn, remote);

@@ -51,6 +51,7 @@ impl Broker {
                     self.hang_up_link(turn, broker);
                 } else if share != shared {
                     self.push_cards(turn, broker);
+                    self.push_channels(turn, broker);
                 }
                 self.list_links(turn, caller, Some(broker));
             }
@@ -116,7 +117,12 @@ impl Broker {
             let Some(there) = record.home.as_ref().map(|home| home.name.clone()) else { continue };
             let name = format!("{there}@{alias}");
             if self.presence.by_name(&name).is_none_or(|owner| owner == proxy) {
-                rename(&mut record, name);
+                let old = record.name.clone();
+                rename(&mut record, name.clone());
+                if record.is_channel() {
+                    record.aliases.clear();
+                    self.rename_channel(turn, &old, name);
+                }
             }
             alias.clone_into(&mut record.host);
             self.update_peer(turn, record);
@@ -141,6 +147,8 @@ impl Broker {
             entry.record.brief.origin == Some(broker) && entry.record.stage == Stage::Held
         });
         let live = self.links.live(broker);
+        let is_peer =
+            |proxy: &&PeerId| self.presence.get(**proxy).is_some_and(|record| !record.is_channel());
         LinkInfo {
             name: record.alias.clone(),
             broker,
@@ -150,7 +158,7 @@ impl Broker {
             policy: record.policy,
             wake: record.wake,
             share: record.share,
-            peers: proxies.len() as u64,
+            peers: proxies.iter().filter(is_peer).count() as u64,
             waiting: outgoing.map_or(0, |outgoing| outgoing.waiting() as u64),
             in_flight: outgoing.map_or(0, |outgoing| outgoing.window().0 as u64),
             relayed: mailboxes().map(|mailbox| mailbox.relayed() as u64).sum(),

@@ -23,10 +23,11 @@ use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 impl Broker {
-    /// The current name of a retained peer.
+    /// The current name of a retained peer, or of a channel that other brokers address.
     #[must_use]
     pub fn peer_name(&self, peer: PeerId) -> Option<&str> {
-        self.presence.name(peer)
+        let channel = || self.channels.addressed(peer).map(|record| record.name.as_str());
+        self.presence.name(peer).or_else(channel)
     }
 
     /// A pending delivery with its lease. If it is leased, its stage is `Leased`, and so is the end
@@ -91,6 +92,7 @@ impl Broker {
                 .as_ref()
                 .is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
             record.id != PeerId::HUMAN
+                && !record.is_channel()
                 && (query.remote || record.home.is_none())
                 && listed
                 && found
@@ -140,7 +142,7 @@ impl Broker {
         session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
-    fn peer_link(&self, home: &Home) -> PeerLink {
+    pub(crate) fn peer_link(&self, home: &Home) -> PeerLink {
         let record = self.links.get(home.broker);
         PeerLink {
             name: record.map(|record| record.alias.clone()).unwrap_or_default(),

@@ -17,6 +17,7 @@ use crate::rejection::Rejection;
 use crate::rules::claim::{Asker, Ownership};
 use crate::rules::sessions::set_host;
 use crate::shared::{SharedRecord, TaskRecord};
+use crate::state::channels::is_elsewhere;
 use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::{Host, PeerSession, add_alias, add_merged_id, add_seat};
 use crate::step::Change;
@@ -283,7 +284,11 @@ impl Broker {
                 .iter_mut()
                 .filter(|member| **member == from)
                 .for_each(|member| *member = to);
+            let name = record.name.clone();
             self.put_channel(turn, record);
+            if is_elsewhere(&name) && !there {
+                self.rejoin(turn, &name, to);
+            }
         }
     }
 }

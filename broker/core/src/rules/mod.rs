@@ -50,6 +50,11 @@ mod channel;
 mod question;
 mod task;
 
+// Channels across links.
+mod elsewhere;
+mod posts;
+mod posts_here;
+
 mod note;
 
 // Listings and searches.

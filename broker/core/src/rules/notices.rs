@@ -87,7 +87,9 @@ impl Broker {
     ) {
         let brief = &record.brief;
         // The sender of a post gets no notice about single members who missed it.
-        let in_channel = brief.channel.as_deref().is_some_and(|name| !is_group(name));
+        // A post to a channel of another machine has one delivery here: to that channel.
+        let is_member = |name: &str| !is_group(name) && !self.is_channel(record.peer);
+        let in_channel = brief.channel.as_deref().is_some_and(is_member);
         if brief.kind == Kind::Notice || in_channel {
             return;
         }

@@ -51,7 +51,7 @@ impl Broker {
         let absent = |home: PeerId| gone.contains(&home) || (full && !listed.contains(&home));
         for proxy in self.presence.proxies_of(broker).collect::<Vec<_>>() {
             let home = self.presence.get(proxy).and_then(|record| record.home.as_ref());
-            if home.is_some_and(|home| absent(home.peer)) {
+            if home.is_some_and(|home| !home.peer.is_channel() && absent(home.peer)) {
                 self.links.set_online(proxy, false);
                 self.presence.set_listed(proxy, false, turn.now.wall);
             }

@@ -14,12 +14,12 @@ use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::Broker;
 use crate::input::{Facts, StoredMessage};
-use crate::rejection::{Act, Crowd, QuestionEnd, Rejection};
+use crate::rejection::{Act, Crowd, QuestionEnd, Rejection, RemoteBar};
 use crate::rules::audience::Audience;
 use crate::rules::notices::Notice;
 use crate::rules::sending::Outgoing;
 use crate::shared::{QuestionRecord, SharedKey, SharedRecord};
-use crate::state::channels::began_before;
+use crate::state::channels::{began_before, is_elsewhere};
 use crate::state::presence::is_same_place;
 use crate::step::Change;
 use crate::turn::Turn;
@@ -47,6 +47,10 @@ impl Broker {
             .flat_map(|name| name.split(','))
             .map(str::trim)
             .filter(|name| !name.is_empty());
+        if let Some(name) = names.clone().find(|name| is_elsewhere(name)) {
+            let (name, bar) = (name.chars().take(64).collect(), RemoteBar::AskChannel);
+            return Err(Rejection::OnAnotherMachine { name, bar });
+        }
         if !nobody_named && names.all(is_asker) {
             return Err(Rejection::AskedOneself);
         }

@@ -65,24 +65,29 @@ impl Broker {
         facts: &Facts,
     ) -> Option<There> {
         let cancelled = self.links.is_withdrawn(broker, name.message).then(withdrawn_there);
-        let origin = facts.stored.get(&name.message).and_then(|stored| stored.head.origin);
-        match origin {
-            Some(origin) if origin.broker == broker => {
-                self.there(name.message, name.peer, facts).or(cancelled)
-            }
-            _ => cancelled,
-        }
+        let delivery = self.delivery_here(name.message, name.peer, facts);
+        let theirs = delivery.filter(|record| record.brief.origin == Some(broker));
+        theirs.map(there_of).or(cancelled)
     }
 
     /// Returns where a delivery stands here.
     pub(crate) fn there(&self, message: MessageId, peer: PeerId, facts: &Facts) -> Option<There> {
+        self.delivery_here(message, peer, facts).map(there_of)
+    }
+
+    fn delivery_here<'a>(
+        &'a self,
+        message: MessageId,
+        peer: PeerId,
+        facts: &'a Facts,
+    ) -> Option<&'a DeliveryRecord> {
         let peer = self.presence.current(peer).unwrap_or(peer);
         let pending = self.mailboxes.get(peer, message).map(|entry| &entry.record);
         let stored = || {
             let stored = facts.stored.get(&message)?;
             self.delivery_of(&stored.deliveries, peer)
         };
-        pending.or_else(stored).map(there_of)
+        pending.or_else(stored)
     }
 
     /// Withdraws another broker's messages. Returns those that this broker does not have, and will
@@ -101,9 +106,7 @@ impl Broker {
         for message in messages.iter().copied().collect::<BTreeSet<_>>() {
             let stored = facts.stored.get(&message);
             if let Some(stored) = stored {
-                if stored.head.origin.is_some_and(|origin| origin.broker == broker) {
-                    self.withdraw_stored(turn, broker, stored);
-                }
+                self.withdraw_stored(turn, broker, stored);
                 continue;
             }
             let now = turn.now.wall;
@@ -128,7 +131,14 @@ impl Broker {
         stored: &crate::input::StoredMessage,
     ) {
         let message = stored.head.id;
-        for delivery in &stored.deliveries {
+        let theirs = |delivery: &&DeliveryRecord| delivery.brief.origin == Some(broker);
+        // What was posted stays in the channel.
+        let posted = stored.deliveries.iter().find(|delivery| delivery.stage == Stage::Posted);
+        if let Some(posted) = posted.filter(theirs) {
+            let key = ReceiptKey { broker, message, peer: posted.peer };
+            return self.put_receipt(turn, key, posted.rev);
+        }
+        for delivery in stored.deliveries.iter().filter(theirs) {
             let peer = self.presence.current(delivery.peer).unwrap_or(delivery.peer);
             if self.mailboxes.get(peer, message).is_some() {
                 self.end(turn, peer, message, Transition::Cancel(None));
@@ -138,7 +148,8 @@ impl Broker {
                 self.put_receipt(turn, ReceiptKey { broker, message, peer }, delivery.rev);
             }
         }
-        if self.questions.is_open(message) {
+        let is_theirs = stored.head.origin.is_some_and(|origin| origin.broker == broker);
+        if is_theirs && self.questions.is_open(message) {
             let cancelled = peer_proto::question::QuestionState::Cancelled;
             self.close_question(turn, message, cancelled, None);
         }

@@ -6,19 +6,22 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{BrokerId, MessageId, PeerId};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::{
     LINK_WINDOW_BYTES, LINK_WINDOW_MESSAGES, MESSAGES_PER_REQUEST_MAX, PAGE_ENTRIES_MAX,
     SUMMARY_BYTES_MAX,
 };
 use peer_proto::link::{DeliveryName, LinkPush, Outcome, Receipt, Taken, There};
-use peer_proto::message::{Cause, Stage};
+use peer_proto::message::{Cause, Kind, Stage};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::Push;
 
 use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::Facts;
 use crate::record::DeliveryRecord;
+use crate::shared::ChannelRecord;
+use crate::state::channels::{began_before, is_of_this_broker};
 use crate::state::mailbox::{Lease, MailboxEntry};
 use crate::step::Effect;
 use crate::turn::Turn;
@@ -50,13 +53,23 @@ impl Broker {
                 Some((home.peer, home.name.clone()))
             };
             let to = proxies.iter().filter_map(home).collect();
-            turn.effect(Effect::Forward { connection, message, to, own });
+            let channel = proxies.first().and_then(|proxy| self.posted_in(*proxy, message));
+            turn.effect(Effect::Forward { connection, message, to, own, channel });
             let at = turn.now.wall;
             let lease = Lease { holder: connection, at, offered: None, overdue_at_ms: None };
             for proxy in proxies {
                 self.advance(turn, proxy, message, &[Transition::Lease(lease)], None);
             }
         }
+    }
+
+    /// Returns the channel of this broker that a message to a proxy was posted in. A channel that is
+    /// gone has members nowhere.
+    fn posted_in(&self, proxy: PeerId, message: MessageId) -> Option<PeerId> {
+        let entry = self.mailboxes.get(proxy, message)?;
+        let name = entry.record.brief.channel.as_deref().filter(|name| is_of_this_broker(name))?;
+        let same = self.channels.get(name).filter(|record| began_before(record, message));
+        Some(same.map_or(PeerId::of_channel(Timestamp(0)), ChannelRecord::address))
     }
 
     pub(crate) fn outcomes_of(taken: &Taken) -> impl Iterator<Item = (DeliveryName, &Outcome)> {
@@ -87,19 +100,44 @@ impl Broker {
                     self.advance(turn, proxy, message, &[Transition::Unlease], None);
                 }
             }
-            Outcome::Refused { text, .. } => {
-                let waits = |entry: &MailboxEntry| entry.record.stage == Stage::Stored;
-                if !self.mailboxes.get(proxy, message).is_some_and(waits) {
-                    return;
-                }
-                let refused = Transition::DeadLetter(Cause::RefusedThere);
-                if let Some(record) = self.end(turn, proxy, message, refused) {
-                    let reason: String = text.chars().take(SUMMARY_BYTES_MAX).collect();
-                    let sender = Addressee::of_mail_to(record.brief.from);
-                    let text =
-                        wording::refused_there(message, &self.name_of(proxy), &reason, sender);
-                    self.notify_sender(turn, &record, text);
-                }
+            Outcome::Refused { code, text } => {
+                self.is_refused_there(turn, proxy, message, (*code, text));
+            }
+        }
+    }
+
+    /// The other broker will never take a message. What only a member gets, and what only asks that
+    /// broker, is of no use to an operator; the rest is a dead letter.
+    pub(crate) fn is_refused_there(
+        &mut self,
+        turn: &mut Turn<'_>,
+        proxy: PeerId,
+        message: MessageId,
+        (code, text): (ErrorCode, &str),
+    ) {
+        let entry = self.mailboxes.get(proxy, message);
+        let Some(entry) = entry.filter(|entry| entry.record.stage == Stage::Stored) else { return };
+        let brief = entry.record.brief.clone();
+        let is_nobody = matches!(code, ErrorCode::UnknownPeer | ErrorCode::UnknownChannel);
+        let channel = brief.channel.filter(|name| is_nobody && is_of_this_broker(name));
+        let is_wish = matches!(brief.kind, Kind::Join | Kind::Leave);
+        let transition = match channel.is_some() || is_wish {
+            true => Transition::Cancel(Some(Cause::RefusedThere)),
+            false => Transition::DeadLetter(Cause::RefusedThere),
+        };
+        let Some(record) = self.end(turn, proxy, message, transition) else { return };
+        if let Some(channel) = channel {
+            return self.end_membership(turn, &channel, proxy);
+        }
+        let reason: String = text.chars().take(SUMMARY_BYTES_MAX).collect();
+        let name = self.name_of(proxy);
+        let sender = Addressee::of_mail_to(record.brief.from);
+        match record.brief.kind {
+            Kind::Join => self.notify_sender(turn, &record, wording::join_refused(&name, &reason)),
+            Kind::Leave => {}
+            _ => {
+                let text = wording::refused_there(message, &name, &reason, sender);
+                self.notify_sender(turn, &record, text);
             }
         }
     }
@@ -128,7 +166,7 @@ impl Broker {
         if is_old || record.stage == Stage::Presented && record.acked_at.is_some() {
             return;
         }
-        let transitions = transitions_to(&record, there, news.boot);
+        let transitions = transitions_to(&record, peer.is_channel(), there, news.boot);
         if transitions.is_empty() {
             return;
         }
@@ -235,13 +273,25 @@ impl Broker {
 
 /// Returns the transitions that bring a delivery to where it stands on its recipient's broker. Only
 /// ends are copied: elsewhere that broker may still move it.
-fn transitions_to(record: &DeliveryRecord, there: There, boot: u64) -> Vec<Transition> {
+fn transitions_to(
+    record: &DeliveryRecord,
+    is_channel: bool,
+    there: There,
+    boot: u64,
+) -> Vec<Transition> {
     let acked = there.acked_at.is_some() && record.acked_at.is_none();
     let ended = |transition: Transition| {
         let pending = record.stage.is_pending();
         if pending { vec![transition] } else { Vec::new() }
     };
     let mut transitions = match there.stage {
+        _ if record.stage == Stage::Posted => return Vec::new(),
+        // A channel takes what is for it, and does not do anything else with it.
+        Stage::Posted if is_channel && record.stage != Stage::Dropped => vec![Transition::Post],
+        // It was withdrawn before it came.
+        Stage::Cancelled if is_channel => ended(Transition::Cancel(None)),
+        _ if is_channel => return Vec::new(),
+        Stage::Posted => return Vec::new(),
         Stage::Presented if record.stage == Stage::Presented => Vec::new(),
         Stage::Presented if record.stage == Stage::Dropped => Vec::new(),
         Stage::Presented => vec![Transition::PresentThere { there, boot }],

@@ -7,13 +7,15 @@
 //! questions are never deleted. A dead letter has a limit of its own. The newest message stays,
 //! because the ids continue from it.
 
+use std::collections::BTreeSet;
+
 use peer_proto::ids::{MessageId, Timestamp};
 use peer_proto::limits::LINK_MEMORY_MS;
 use peer_proto::message::{Kind, Stage};
 
 use crate::broker::Broker;
 use crate::input::{Now, StoredMessage};
-use crate::record::KeptRecord;
+use crate::record::{DeliveryRecord, KeptRecord};
 use crate::rejection::{Act, Crowd, Rejection};
 use crate::retention::{Sweep, Tally};
 use crate::state::retained::Pass;
@@ -195,7 +197,11 @@ impl Broker {
         }
         // A repeat of it may come until then, and must be recognised.
         let remembered_until = id.accepted_at().plus_ms(LINK_MEMORY_MS);
-        if stored.head.origin.is_some() && remembered_until > now.wall {
+        let may_come = |delivery: &DeliveryRecord| {
+            delivery.stage == Stage::Posted || delivery.brief.origin.is_some()
+        };
+        let may_come = stored.head.origin.is_some() || stored.deliveries.iter().any(may_come);
+        if may_come && remembered_until > now.wall {
             return RetentionVerdict::StaysUntil(remembered_until);
         }
         let bounds = &self.config.retention;
@@ -230,8 +236,10 @@ impl Broker {
             return;
         }
         turn.change(Change::RemoveMessage(head.id));
-        if let Some(origin) = head.origin {
-            for key in self.links.forget_due(origin.broker, head.id) {
+        let origins = stored.deliveries.iter().filter_map(|delivery| delivery.brief.origin);
+        let origins = origins.chain(head.origin.map(|origin| origin.broker));
+        for broker in origins.collect::<BTreeSet<_>>() {
+            for key in self.links.forget_due(broker, head.id) {
                 turn.change(Change::RemoveReceipt(key));
             }
         }

@@ -313,6 +313,11 @@ impl Broker {
             if let Some(news) = held_news {
                 self.emit_delivery(turn, news, &delivery);
             }
+            if *stage == Stage::Posted {
+                self.apply(turn, &mut delivery, Transition::Post);
+                self.put_delivery(turn, &delivery, None);
+                continue;
+            }
             self.put_delivery(turn, &delivery, None);
             self.mailboxes.insert(MailboxEntry::new(delivery));
             if held {

@@ -557,6 +557,7 @@ impl Broker {
         }
         self.unclaim_tasks(turn, peer, true);
         self.end_memberships(turn, peer);
+        self.forget_channel(turn, peer);
         self.forget_pauses(turn, peer);
         if let Some(record) = self.presence.remove(peer) {
             self.mailboxes.remove_proxy(peer);
@@ -573,7 +574,7 @@ impl Broker {
     }
 
     pub(crate) fn name_of(&self, peer: PeerId) -> String {
-        self.presence.name(peer).map_or_else(|| peer.to_string(), str::to_owned)
+        self.peer_name(peer).map_or_else(|| peer.to_string(), str::to_owned)
     }
 }
 

@@ -20,7 +20,7 @@ use peer_proto::request::Reply;
 use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
-use crate::check::{check_length, check_thread};
+use crate::check::{check_length, check_thread, is_name_there};
 use crate::input::{Facts, StoredMessage};
 use crate::record::{Brief, MessageHead, MessageRecord, Origin};
 use crate::rejection::Rejection;
@@ -32,6 +32,15 @@ use crate::who::Caller;
 
 /// When a message that cannot be taken for lack of room or time should come again.
 const LATER_MS: u64 = 60_000;
+
+/// A message of another broker that will be stored.
+pub(crate) struct Incoming {
+    pub(crate) mail: Mail,
+    pub(crate) digest: [u8; 32],
+    /// The channel that it was posted in, by its name here.
+    pub(crate) place: Option<String>,
+    pub(crate) private: bool,
+}
 
 impl Broker {
     pub(crate) fn take(
@@ -90,6 +99,9 @@ impl Broker {
             let has = |(peer, _): &(PeerId, String)| (*peer, Outcome::Has(withdrawn_there()));
             return Ok(mail.to.iter().map(has).collect());
         }
+        if let Some(channel) = mail.channel {
+            return self.take_post(turn, (broker, channel), (mail, digest), facts);
+        }
         let known = facts.stored.get(&mail.id);
         if known.is_some_and(|known| !is_same_mail(known, broker, digest)) {
             let text = format!("another message has the id {}", mail.id);
@@ -106,33 +118,17 @@ impl Broker {
         if wanted.is_empty() {
             return Ok(outcomes);
         }
+        if wanted.iter().any(|(peer, _)| peer.is_channel()) {
+            return self.take_for_channel(turn, broker, (mail, digest), facts);
+        }
         facts.check_space().map_err(outcome_of)?;
-        let card = Card {
-            peer: mail.from.peer,
-            name: mail.from.name.clone(),
-            client: mail.from.client.clone(),
-            online: true,
-            state: String::new(),
-            summary: String::new(),
-            activity: None,
-        };
-        let proxy = self.presence.proxy_of(broker, mail.from.peer);
-        let alias = self.links.get(broker).map_or("", |link| link.alias.as_str());
-        let sender = Sender {
-            // A new proxy gets this id, if any recipient accepts.
-            peer: proxy.unwrap_or(self.next_peer),
-            name: proxy
-                .map_or_else(|| format!("{}@{alias}", mail.from.name), |proxy| self.name_of(proxy)),
-            client: mail.from.client.clone(),
-            cwd: String::new(),
-            via: Via::Remote,
-        };
+        let sender = self.remote_sender(broker, &mail);
         self.check_link_limits(turn, broker, &mail, &sender).map_err(outcome_of)?;
         let original = mail
             .reply_to
             .and_then(|id| facts.stored.get(&id))
             .filter(|original| self.concerns_remote(original, sender.peer));
-        let mut accepted = Vec::new();
+        let mut accepted: Vec<(PeerId, PeerId, Stage)> = Vec::new();
         for (peer, name) in wanted {
             match self.check_remote(turn, broker, &sender, (peer, &name), original) {
                 Ok((current, stage)) => accepted.push((peer, current, stage)),
@@ -142,7 +138,8 @@ impl Broker {
         if accepted.is_empty() {
             return Ok(outcomes);
         }
-        if proxy.is_none() {
+        if self.presence.get(sender.peer).is_none() {
+            let card = card_of_sender(&mail);
             self.put_proxy(turn, broker, &card, facts).map_err(outcome_of)?;
         }
         let recipients: Vec<(PeerId, Stage)> =
@@ -152,7 +149,11 @@ impl Broker {
                 let brief = Brief::of(&known.head);
                 self.store_deliveries(turn, mail.id, &recipients, &brief, None);
             }
-            None => self.store_mail(turn, broker, (mail, digest), sender, &recipients, original),
+            None => {
+                let private = original.is_some_and(|original| original.head.private);
+                let incoming = Incoming { mail, digest, place: None, private };
+                self.store_mail(turn, broker, incoming, sender, &recipients, original);
+            }
         }
         for (peer, current, _) in accepted {
             let entry = self.mailboxes.get(current, id);
@@ -162,12 +163,26 @@ impl Broker {
         Ok(outcomes)
     }
 
+    /// Returns the sender of mail that a link brings. A new proxy will get the next identity.
+    pub(crate) fn remote_sender(&self, broker: BrokerId, mail: &Mail) -> Sender {
+        let proxy = self.presence.proxy_of(broker, mail.from.peer);
+        let alias = self.links.get(broker).map_or("", |link| link.alias.as_str());
+        let named = || format!("{}@{alias}", mail.from.name);
+        Sender {
+            peer: proxy.unwrap_or(self.next_peer),
+            name: proxy.map_or_else(named, |proxy| self.name_of(proxy)),
+            client: mail.from.client.clone(),
+            cwd: String::new(),
+            via: Via::Remote,
+        }
+    }
+
     /// Stores a message that is not known yet.
-    fn store_mail(
+    pub(crate) fn store_mail(
         &mut self,
         turn: &mut Turn<'_>,
         broker: BrokerId,
-        (mail, digest): (Mail, [u8; 32]),
+        Incoming { mail, digest, place, private }: Incoming,
         sender: Sender,
         recipients: &[(PeerId, Stage)],
         original: Option<&StoredMessage>,
@@ -182,13 +197,13 @@ impl Broker {
             intent: if wakes { mail.intent } else { Intent::Inform },
             kind: mail.kind,
             thread: mail.thread,
-            channel: None,
+            channel: place,
             reply_to: mail.reply_to,
             sent_at: mail.sent_at,
             expires_at: mail.expires_at,
             sources: mail.sources,
             text_bytes: mail.text.len() as u32,
-            private: original.is_some_and(|original| original.head.private),
+            private,
             origin: Some(Origin { broker, via: mail.from.via, digest }),
         };
         let thread = remote_thread(&head.thread, broker);
@@ -212,13 +227,26 @@ impl Broker {
     }
 
     /// Whether a peer of another broker sent this message, or was sent it.
-    fn concerns_remote(&self, original: &StoredMessage, sender: PeerId) -> bool {
+    pub(crate) fn concerns_remote(&self, original: &StoredMessage, sender: PeerId) -> bool {
         self.is_same(sender, original.head.from.peer)
             || self.delivery_of(&original.deliveries, sender).is_some()
     }
 
     /// Checks what one link may bring, and what its peers may say in one thread.
-    fn check_link_limits(
+    pub(crate) fn check_link_limits(
+        &self,
+        turn: &Turn<'_>,
+        broker: BrokerId,
+        mail: &Mail,
+        sender: &Sender,
+    ) -> Result<(), Rejection> {
+        self.check_sender_there(turn, broker, mail, sender)?;
+        let thread = remote_thread(&mail.thread, broker);
+        self.send_limits.check_thread(&self.config.limits, &thread, sender.peer)
+    }
+
+    /// Checks what one link may bring, and how much one sender may say.
+    pub(crate) fn check_sender_there(
         &self,
         turn: &Turn<'_>,
         broker: BrokerId,
@@ -241,9 +269,7 @@ impl Broker {
         }
         let limits = &self.config.limits;
         self.check_pause(sender, Some(&mail.thread))?;
-        self.send_limits.check_sender(limits, turn.now.mono_ms, sender.peer, &sender.name)?;
-        let thread = remote_thread(&mail.thread, broker);
-        self.send_limits.check_thread(limits, &thread, sender.peer)
+        self.send_limits.check_sender(limits, turn.now.mono_ms, sender.peer, &sender.name)
     }
 
     /// Decides whether one recipient gets a message, and as which peer and stage.
@@ -271,28 +297,57 @@ impl Broker {
         if !has_name || record.home.is_some() || !is_shared {
             return Err(unknown());
         }
-        let ruled = self.rule_on(sender, current, original);
+        let stage = self.stage_of_remote(turn, broker, sender, current, original)?;
+        Ok((current, stage))
+    }
+
+    /// Decides whether a recipient gets a message of another broker's peer at once, or once the
+    /// person releases it.
+    pub(crate) fn stage_of_remote(
+        &self,
+        turn: &Turn<'_>,
+        broker: BrokerId,
+        sender: &Sender,
+        recipient: PeerId,
+        original: Option<&StoredMessage>,
+    ) -> Result<Stage, Rejection> {
+        let name = self.name_of(recipient);
+        let of_link = self.links.get(broker).map_or(Policy::Refuse, |link| link.policy);
+        let ruled = self.rule_on(sender, recipient, original);
         let asked_for =
-            original.is_some_and(|original| self.has_asked(current, sender.peer, original));
+            original.is_some_and(|original| self.has_asked(recipient, sender.peer, original));
         let of_link =
-            if asked_for || current == PeerId::HUMAN { Policy::Accept } else { link.policy };
+            if asked_for || recipient == PeerId::HUMAN { Policy::Accept } else { of_link };
         let stage = match ruled.max(of_link) {
             Policy::Accept => Stage::Stored,
             Policy::Hold => Stage::Held,
-            Policy::Refuse => return Err(Rejection::RefusedByPolicy { name: name.to_owned() }),
+            Policy::Refuse => return Err(Rejection::RefusedByPolicy { name }),
         };
         let limits = &self.config.limits;
-        let pending = self.mailboxes.of(current).map_or(0, |mailbox| mailbox.len()) as u32;
+        let pending = self.mailboxes.of(recipient).map_or(0, |mailbox| mailbox.len()) as u32;
         if pending >= limits.pending_per_peer {
-            return Err(Rejection::MailboxFull { name: name.to_owned(), pending });
+            return Err(Rejection::MailboxFull { name, pending });
         }
         self.send_limits.check_pair(
             limits,
             turn.now.mono_ms,
             (sender.peer, &sender.name),
-            (current, name),
+            (recipient, &name),
         )?;
-        Ok((current, stage))
+        Ok(stage)
+    }
+}
+
+/// What a message tells of its sender.
+pub(crate) fn card_of_sender(mail: &Mail) -> Card {
+    Card {
+        peer: mail.from.peer,
+        name: mail.from.name.clone(),
+        client: mail.from.client.clone(),
+        online: true,
+        state: String::new(),
+        summary: String::new(),
+        activity: None,
     }
 }
 
@@ -302,7 +357,7 @@ fn remote_thread(thread: &str, broker: BrokerId) -> String {
     format!("{thread}@{broker}")
 }
 
-fn is_same_mail(known: &StoredMessage, broker: BrokerId, digest: [u8; 32]) -> bool {
+pub(crate) fn is_same_mail(known: &StoredMessage, broker: BrokerId, digest: [u8; 32]) -> bool {
     known.head.origin.is_some_and(|origin| origin.broker == broker && origin.digest == digest)
 }
 
@@ -329,6 +384,13 @@ fn check_mail(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
     if mail.expires_at.is_some_and(|at| at.plus_ms(LINK_CLOCK_MS) < now) {
         return Err(refused(ErrorCode::TooLate, "its time to live is over"));
     }
+    let to_channel = mail.to.iter().any(|(peer, _)| peer.is_channel());
+    if to_channel && (mail.to.len() > 1 || mail.channel.is_some()) {
+        return Err(refused(ErrorCode::OutOfBounds, "a post to a channel has no other recipient"));
+    }
+    if !to_channel && matches!(mail.kind, Kind::Join | Kind::Leave) {
+        return Err(refused(ErrorCode::NotPermitted, "only a channel is joined or left"));
+    }
     if mail.kind == Kind::Notice {
         return Err(refused(ErrorCode::NotPermitted, "notices are not taken"));
     }
@@ -345,7 +407,11 @@ fn check_mail(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
     if mail.text.len() > TEXT_BYTES_MAX || mail.sources.len() > SOURCES_MAX {
         return Err(refused(ErrorCode::TextTooLarge, "its text or list of sources is too large"));
     }
-    if !is_well_formed_name(&mail.from.name) {
+    let is_name = match mail.channel {
+        Some(_) => is_name_there(&mail.from.name),
+        None => is_well_formed_name(&mail.from.name),
+    };
+    if !is_name {
         return Err(refused(ErrorCode::BadName, "its sender has no name"));
     }
     check_thread(&mail.thread)
@@ -359,7 +425,7 @@ fn check_mail(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
 }
 
 /// What the other broker is told of a rejection: to come again, or that it is refused for good.
-fn outcome_of(rejection: Rejection) -> Outcome {
+pub(crate) fn outcome_of(rejection: Rejection) -> Outcome {
     let code = rejection.code();
     match code {
         ErrorCode::RateLimited

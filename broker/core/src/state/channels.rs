@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, PeerId};
 
+use crate::record::PeerRecord;
 use crate::shared::ChannelRecord;
 use crate::state::presence::Presence;
 
@@ -58,6 +59,14 @@ impl Channels {
         self.by_name.get(&name.to_ascii_lowercase())
     }
 
+    /// Returns the channel of this broker that others address so.
+    pub(crate) fn addressed(&self, address: PeerId) -> Option<&ChannelRecord> {
+        if !address.is_channel() {
+            return None;
+        }
+        self.iter().find(|record| is_of_this_broker(&record.name) && record.address() == address)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }
@@ -76,6 +85,12 @@ impl Channels {
         for (key, record) in &self.by_name {
             assert!(!record.members.is_empty(), "{key} is without members");
             assert_eq!(*key, record.name.to_ascii_lowercase());
+            let proxy = presence.by_name(key).and_then(|proxy| presence.get(proxy));
+            assert_eq!(
+                is_elsewhere(key),
+                proxy.is_some_and(PeerRecord::is_channel),
+                "{key} has a proxy exactly if it is on another broker"
+            );
             for member in &record.members {
                 indexed += 1;
                 assert!(presence.get(*member).is_some(), "{member} in {key} is not retained");
@@ -98,6 +113,16 @@ pub(crate) fn is_channel_name(name: &str) -> bool {
 /// Whether a name is that of a group: a label, which hides nothing and may wake.
 pub(crate) fn is_group(name: &str) -> bool {
     name.starts_with('@')
+}
+
+/// Whether a name is that of a channel of another broker: `#name@link`.
+pub(crate) fn is_elsewhere(name: &str) -> bool {
+    name.strip_prefix('#').is_some_and(|rest| rest.contains('@'))
+}
+
+/// Whether a name is that of a channel of this broker, which others may have members in.
+pub(crate) fn is_of_this_broker(name: &str) -> bool {
+    name.starts_with('#') && !is_elsewhere(name)
 }
 
 /// Whether a message belongs to an earlier channel of the same name.

@@ -1,7 +1,7 @@
 //! Links to other brokers: what the person decided of each, and the live connections that serve
 //! them.
 //!
-//! Knows brokers, aliases and due receipts. Does not know mail, nor peers. Invariants: an alias
+//! Knows brokers, aliases, due receipts, and what others tell of their channels. Does not know mail, nor peers. Invariants: an alias
 //! names one link. A broker is served by one connection at a time. A due receipt belongs to a known
 //! link.
 
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::{LINK_MEMORY_MS, LINK_PER_MINUTE};
+use peer_proto::link::ChannelCard;
 
 use crate::input::ConnectionId;
 use crate::record::{LinkRecord, LinksImage, ReceiptKey};
@@ -63,6 +64,8 @@ pub(crate) struct Links {
     withdrawn: BTreeSet<(BrokerId, MessageId)>,
     /// Peers whose sessions are connected on other brokers, while their link is up.
     online: BTreeSet<PeerId>,
+    /// What other brokers told last of their channels.
+    channels: BTreeMap<(BrokerId, PeerId), ChannelCard>,
 }
 
 impl Links {
@@ -97,6 +100,7 @@ impl Links {
         self.live.remove(&broker);
         self.due.retain(|key, _| key.broker != broker);
         self.withdrawn.retain(|(origin, _)| *origin != broker);
+        self.channels.retain(|(at, _), _| *at != broker);
     }
 
     /// Finds a link by its alias, in any case, or by the other broker's identity.
@@ -141,6 +145,36 @@ impl Links {
 
     pub(crate) fn is_online(&self, proxy: PeerId) -> bool {
         self.online.contains(&proxy)
+    }
+
+    // ---- channels of other brokers
+
+    pub(crate) fn channel_cards(&self) -> impl Iterator<Item = (BrokerId, &ChannelCard)> {
+        self.channels.iter().map(|((broker, _), card)| (*broker, card))
+    }
+
+    pub(crate) fn channel_card(&self, broker: BrokerId, channel: PeerId) -> Option<&ChannelCard> {
+        self.channels.get(&(broker, channel))
+    }
+
+    /// Records what a broker tells of a channel, unless another of its channels has that name,
+    /// or it was told otherwise of this one's name or privacy, which never change. Returns whether it is recorded.
+    pub(crate) fn put_channel_card(&mut self, broker: BrokerId, card: ChannelCard) -> bool {
+        let is_taken = |(at, other): (BrokerId, &ChannelCard)| {
+            let same_name = other.name.eq_ignore_ascii_case(&card.name);
+            let same = other.channel == card.channel;
+            at == broker && (same_name != same || (same && other.private != card.private))
+        };
+        let free = !self.channel_cards().any(is_taken);
+        if free {
+            self.channels.insert((broker, card.channel), card);
+        }
+        free
+    }
+
+    /// Forgets the channels of a broker that it does not tell of any more.
+    pub(crate) fn keep_channel_cards(&mut self, broker: BrokerId, all: &BTreeSet<PeerId>) {
+        self.channels.retain(|(at, channel), _| *at != broker || all.contains(channel));
     }
 
     // ---- receipts and withdrawn messages

@@ -361,7 +361,9 @@ impl Presence {
                 Err(_) => self.by_name(text),
             },
         };
-        found.ok_or_else(|| {
+        // A channel is written to by its name, and by members alone.
+        let is_peer = |id: &PeerId| self.get(*id).is_none_or(|record| !record.is_channel());
+        found.filter(is_peer).ok_or_else(|| {
             let mut name: String = text.chars().take(64).collect();
             if name.len() < text.len() {
                 name.push('…');
@@ -375,7 +377,7 @@ impl Presence {
         let candidates = self
             .peers
             .values()
-            .filter(|record| record.id != PeerId::HUMAN)
+            .filter(|record| record.id != PeerId::HUMAN && !record.is_channel())
             .map(|record| record.name.as_str());
         names::nearest(name, candidates)
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use peer_core::record::{LinkRecord, ReceiptKey};
+use peer_core::shared::SharedRecord;
 use peer_core::step::Change;
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::link::{
-    Card, DeliveryName, LinkInfo, LinkPush, LinkReply, LinkRequest, LinksRequest, Mail, Outcome,
-    Receipt, RemoteSender, Share, Taken, There, Told,
+    Card, ChannelCard, DeliveryName, LinkInfo, LinkPush, LinkReply, LinkRequest, LinksRequest,
+    Mail, Outcome, Receipt, RemoteSender, Share, Taken, There, Told,
 };
 use peer_proto::message::{Carrier, Intent, Kind, Stage, Via};
 use peer_proto::policy::Policy;
@@ -55,11 +56,20 @@ pub fn broker_id(name: &str) -> BrokerId {
 /// `luna:9` is the peer 9 of another broker, called luna there.
 fn remote_peer(text: &str) -> (PeerId, String) {
     let (name, id) = text.split_once(':').expect("name:id");
-    (PeerId(id.parse().expect("a number")), name.to_owned())
+    let id = id.parse().expect("a number");
+    let is_channel = name.starts_with('#');
+    let id = if is_channel { PeerId::of_channel(Timestamp(id)) } else { PeerId(id) };
+    (id, name.to_owned())
+}
+
+/// `#build:9` is a channel of another broker, called #build there.
+fn channel_peer(text: &str) -> PeerId {
+    remote_peer(text).0
 }
 
 fn stage(text: &str) -> Stage {
     [
+        Stage::Posted,
         Stage::Stored,
         Stage::Offered,
         Stage::Presented,
@@ -75,6 +85,14 @@ fn stage(text: &str) -> Stage {
 }
 
 impl World {
+    /// The identity by which others address a channel of this broker.
+    fn channel_here(&self, name: &str) -> Option<PeerId> {
+        self.disk.shared.values().find_map(|shared| match shared {
+            SharedRecord::Channel(record) if record.name == name => Some(record.address()),
+            _ => None,
+        })
+    }
+
     fn there(&self, options: &BTreeMap<&str, &str>, text: &str) -> There {
         let stage = stage(text);
         There {
@@ -144,6 +162,34 @@ impl World {
                     gone: gone.into_iter().collect(),
                 }
             }
+            ["channels", channels @ ..] => {
+                let list = |key: &str| {
+                    let names = options.get(key).map(|names| names.split(','));
+                    names.into_iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+                };
+                let here = |name: &String| {
+                    let known = self.disk.peers.values().find(|record| record.name == *name);
+                    let id = if name == "human" { Some(PeerId::HUMAN) } else { None };
+                    id.or(known.map(|record| record.id)).unwrap_or(PeerId(99))
+                };
+                let card = |text: &&str| {
+                    let (channel, name) = remote_peer(text);
+                    ChannelCard {
+                        channel,
+                        name,
+                        topic: options.get("topic").unwrap_or(&"").to_string(),
+                        private: options.contains_key("private"),
+                        created_by: "bob".to_owned(),
+                        created_at: self.now.wall,
+                        yours: list("yours").iter().map(here).collect(),
+                        others: list("others"),
+                    }
+                };
+                let cards: Vec<ChannelCard> = channels.iter().map(card).collect();
+                let mut all: Vec<PeerId> = cards.iter().map(|card| card.channel).collect();
+                all.extend(list("also").iter().map(|text| channel_peer(text)));
+                LinkRequest::Channels { all, cards }
+            }
             ["brings", alias, from, to @ ..] => {
                 let id = self.remote_message(alias, options);
                 let (peer, sender) = remote_peer(from);
@@ -151,7 +197,9 @@ impl World {
                 let known = |name: &&str| {
                     let peer = self.disk.peers.values().find(|record| record.name == **name);
                     let id = if *name == "human" { Some(PeerId::HUMAN) } else { None };
-                    let id = id.or(peer.map(|record| record.id)).unwrap_or(PeerId(99));
+                    let id =
+                        id.or(peer.map(|record| record.id)).or_else(|| self.channel_here(name));
+                    let id = id.unwrap_or(PeerId(99));
                     (id, (*name).to_owned())
                 };
                 let to = match options.get("as") {
@@ -171,11 +219,14 @@ impl World {
                         via: Via::Session,
                     },
                     to,
+                    channel: options.get("in").map(|channel| channel_peer(channel)),
                     intent: Intent::Request,
                     kind: match options.get("kind").copied() {
                         Some("question") => Kind::Question,
                         Some("answer") => Kind::Answer,
                         Some("notice") => Kind::Notice,
+                        Some("join") => Kind::Join,
+                        Some("leave") => Kind::Leave,
                         _ => Kind::Message,
                     },
                     thread: options.get("thread").unwrap_or(&"t-far").to_string(),
@@ -295,6 +346,15 @@ impl World {
                 let gone = if gone.is_empty() { String::new() } else { format!(", gone {gone:?}") };
                 format!("{all}peers: {}{gone}", cards.join(", "))
             }
+            LinkPush::Channels { all, cards } => {
+                let card = |card: &ChannelCard| {
+                    let private = if card.private { " private" } else { "" };
+                    let (yours, others) = (card.yours.len(), card.others.join(" "));
+                    format!("{}{private} with {yours} there and [{others}]", card.name)
+                };
+                let cards: Vec<String> = cards.iter().map(card).collect();
+                format!("{} channels: {}", all.len(), cards.join(", "))
+            }
             LinkPush::Withdraw(messages) => {
                 let names: Vec<String> = messages.iter().map(|id| self.alias(*id)).collect();
                 format!("withdraw {}", names.join(" "))
@@ -347,7 +407,10 @@ impl World {
         let outcomes: Vec<String> = taken
             .outcomes
             .iter()
-            .map(|(peer, outcome)| format!("{peer} {}", text(outcome)))
+            .map(|(peer, outcome)| {
+                let name = if peer.is_channel() { self.peer(*peer) } else { peer.to_string() };
+                format!("{name} {}", text(outcome))
+            })
             .collect();
         format!("{}: {}", self.alias(taken.message), outcomes.join(", "))
     }

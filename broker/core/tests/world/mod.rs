@@ -465,10 +465,9 @@ impl World {
         found.map_or_else(|| format!("connection-{}", connection.0), |(name, _)| name.clone())
     }
 
-    fn peer(&self, id: PeerId) -> String {
+    pub fn peer(&self, id: PeerId) -> String {
         // The id of a peer that is no more may lead to another one's name.
-        let retained =
-            id == PeerId::SYSTEM || self.disk.peers.contains_key(&id) || id == PeerId::HUMAN;
+        let retained = id <= PeerId::HUMAN || self.disk.peers.contains_key(&id) || id.is_channel();
         let name = self.broker.peer_name(id).filter(|_| retained);
         name.map_or_else(|| id.to_string(), str::to_owned)
     }
@@ -790,8 +789,9 @@ impl World {
                     } else {
                         format!(" for {:?}", channel.topic)
                     };
+                    let asked = if channel.asked { ", asked" } else { "" };
                     format!(
-                        "{}{private} of [{}]{topic}{joined}",
+                        "{}{private} of [{}]{topic}{joined}{asked}",
                         channel.name,
                         channel.members.join(" ")
                     )

@@ -46,7 +46,13 @@ impl Node {
         record.home.as_ref().map(|home| (home.broker, home.peer))
     }
 
-    pub fn mail(&self, message: MessageId, to: Vec<(PeerId, String)>, own: BrokerId) -> Mail {
+    pub fn mail(
+        &self,
+        message: MessageId,
+        to: Vec<(PeerId, String)>,
+        own: BrokerId,
+        channel: Option<PeerId>,
+    ) -> Mail {
         let record = self.world.disk.messages[&message].clone();
         let head = record.head;
         Mail {
@@ -60,6 +66,7 @@ impl Node {
                 via: head.from.via,
             },
             to,
+            channel,
             intent: head.intent,
             kind: head.kind,
             thread: head.thread,

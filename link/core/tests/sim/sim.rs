@@ -234,8 +234,8 @@ impl Sim {
                 Effect::Push { connection, push: Push::Link(push) } => {
                     self.nodes[node].push(connection.0, FromBroker::Push(push));
                 }
-                Effect::Forward { connection, message, to, own } => {
-                    let mail = Box::new(self.nodes[node].mail(message, to, own));
+                Effect::Forward { connection, message, to, own, channel } => {
+                    let mail = Box::new(self.nodes[node].mail(message, to, own, channel));
                     self.nodes[node].push(connection.0, FromBroker::Push(LinkPush::Mail(mail)));
                 }
                 Effect::Deliver { connection, message, .. } => {

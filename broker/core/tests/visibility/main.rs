@@ -6,6 +6,8 @@
 //! allows; and what it allows, somebody's way of looking finds. `PROPTEST_CASES` asks for more runs
 //! than a plain `cargo test` affords.
 
+mod operations;
+#[path = "../world/mod.rs"]
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +27,14 @@ use peer_proto::request::{Event, HistoryQuery, Push, Reply, Request};
 use peer_proto::search::SearchQuery;
 use proptest::prelude::*;
 
+use operations::{Op, op};
 use world::World;
 
 const AGENTS: [&str; 4] = ["luna", "orion", "vega", "nova"];
 const SHELLS: [&str; 4] = ["lunash", "orionsh", "vegash", "novash"];
-const CHANNELS: [&str; 3] = ["#a", "#b", "@g"];
+/// The last one lives on the broker that is linked; others have members on that broker.
+const CHANNELS: [&str; 4] = ["#a", "#b", "@g", ELSEWHERE];
+const ELSEWHERE: &str = "#r@desk";
 
 /// In every text, so that a search for it finds whatever may be found.
 const WORD: &str = "word";
@@ -78,110 +83,6 @@ impl Who {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Op {
-    Create {
-        who: usize,
-        channel: usize,
-        private: bool,
-    },
-    Join {
-        who: usize,
-        channel: usize,
-    },
-    Leave {
-        who: usize,
-        channel: usize,
-    },
-    /// All leave, and another channel takes the name.
-    Refound {
-        who: usize,
-        channel: usize,
-        private: bool,
-    },
-    Invite {
-        who: usize,
-        channel: usize,
-        whom: usize,
-    },
-    Post {
-        who: usize,
-        channel: usize,
-        short: bool,
-    },
-    Say {
-        who: usize,
-        to: Vec<usize>,
-        shell: bool,
-    },
-    Reply {
-        who: usize,
-        message: usize,
-    },
-    Ask {
-        who: usize,
-        to: Result<usize, usize>,
-    },
-    Answer {
-        who: usize,
-        message: usize,
-    },
-    Cancel {
-        who: usize,
-        message: usize,
-    },
-    Policy {
-        whom: usize,
-        hold: bool,
-    },
-    Release {
-        message: usize,
-    },
-    Reassign {
-        message: usize,
-        to: usize,
-    },
-    Show {
-        whom: usize,
-    },
-    Go {
-        whom: usize,
-    },
-    Come {
-        whom: usize,
-    },
-    Pass,
-    Restart,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let who = || 0..AGENTS.len();
-    let channel = || 0..CHANNELS.len();
-    let message = || 0..16usize;
-    prop_oneof![
-        3 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, private)| Op::Create { who, channel, private }),
-        2 => (who(), channel()).prop_map(|(who, channel)| Op::Join { who, channel }),
-        2 => (who(), channel()).prop_map(|(who, channel)| Op::Leave { who, channel }),
-        2 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, private)| Op::Refound { who, channel, private }),
-        3 => (who(), channel(), who()).prop_map(|(who, channel, whom)| Op::Invite { who, channel, whom }),
-        5 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, short)| Op::Post { who, channel, short }),
-        4 => (who(), prop::collection::vec(who(), 1..3), any::<bool>()).prop_map(|(who, to, shell)| Op::Say { who, to, shell }),
-        3 => (who(), message()).prop_map(|(who, message)| Op::Reply { who, message }),
-        3 => (who(), channel()).prop_map(|(who, to)| Op::Ask { who, to: Ok(to) }),
-        2 => (who(), who()).prop_map(|(who, to)| Op::Ask { who, to: Err(to) }),
-        5 => (who(), message()).prop_map(|(who, message)| Op::Answer { who, message }),
-        1 => (who(), message()).prop_map(|(who, message)| Op::Cancel { who, message }),
-        2 => (who(), any::<bool>()).prop_map(|(whom, hold)| Op::Policy { whom, hold }),
-        2 => message().prop_map(|message| Op::Release { message }),
-        2 => (message(), who()).prop_map(|(message, to)| Op::Reassign { message, to }),
-        2 => who().prop_map(|whom| Op::Show { whom }),
-        2 => who().prop_map(|whom| Op::Go { whom }),
-        2 => who().prop_map(|whom| Op::Come { whom }),
-        1 => Just(Op::Pass),
-        1 => Just(Op::Restart),
-    ]
-}
-
 /// Groups are never private.
 fn privately(channel: usize, private: bool) -> &'static str {
     if private && !CHANNELS[channel].starts_with('@') { " private" } else { "" }
@@ -201,6 +102,13 @@ struct Run {
     online: BTreeSet<usize>,
     said: BTreeMap<MessageId, Said>,
     texts: u32,
+    /// What the other broker told last of its channel: how often it was made there, and whether it
+    /// is private.
+    told: Option<(u64, bool)>,
+    /// Whether it told so since this broker started.
+    heard: bool,
+    /// Whether the channel elsewhere was private before the operation.
+    was_private: bool,
 }
 
 impl Run {
@@ -216,8 +124,15 @@ impl Run {
         }
         let mut world = World::new(config);
         world.quiet = true;
-        let mut run =
-            Self { world, online: (0..AGENTS.len()).collect(), said: BTreeMap::new(), texts: 0 };
+        let mut run = Self {
+            world,
+            online: (0..AGENTS.len()).collect(),
+            said: BTreeMap::new(),
+            texts: 0,
+            told: None,
+            heard: false,
+            was_private: false,
+        };
         (0..AGENTS.len()).for_each(|agent| run.comes(agent));
         run.world.run("one online client=codex seat=codex:T1 pid=5");
         run.world.run("two online client=codex seat=codex:T2 pid=5");
@@ -236,6 +151,8 @@ impl Run {
         for (agent, shell) in SHELLS.iter().enumerate() {
             self.world.run(&format!("{shell} operator under={}", 1_001 + agent));
         }
+        self.world.run("desk link opens desk");
+        self.world.run("desk link peers full=yes bob:9");
         for program in SHELLS.into_iter().chain(["me", "unknown"]) {
             self.world.run(&format!("{program} watches bodies"));
         }
@@ -261,6 +178,7 @@ impl Run {
         self.world.effects.clear();
         self.texts += 1;
         let text = format!("{WORD} {}", self.texts);
+        self.was_private = self.channel(ELSEWHERE).is_some_and(|record| record.private);
         let online = self.online.clone();
         let here = |who: usize| online.contains(&who).then(|| AGENTS[who]);
         let line = match op {
@@ -337,8 +255,57 @@ impl Run {
                 }
                 None
             }
+            Op::FromAfar { channel, what } => {
+                let kind = what.map_or(String::new(), |kind| format!(" kind={kind}"));
+                let to = CHANNELS[*channel];
+                Some(format!("desk link brings far{} bob:9 {to}{kind}: {text}", self.texts))
+            }
+            Op::Told { members: None, .. } => {
+                self.told = None;
+                Some("desk link channels".to_owned())
+            }
+            Op::Told { members: Some(members), private, again } => {
+                let made = self.told.map_or(u64::from(self.texts), |(made, _)| match again {
+                    true => made,
+                    false => u64::from(self.texts),
+                });
+                // A channel stays as private as it was made.
+                let before = self.told.filter(|(before, _)| *before == made);
+                let private = before.map_or(*private, |(_, private)| private);
+                self.told = Some((made, private));
+                self.heard = true;
+                let yours: Vec<&str> = members.iter().map(|agent| AGENTS[*agent]).collect();
+                let yours = match yours.is_empty() {
+                    true => String::new(),
+                    false => format!(" yours={}", yours.join(",")),
+                };
+                let private = if private { " private=yes" } else { "" };
+                Some(format!("desk link channels #r:{made}{yours}{private}"))
+            }
+            Op::Brought { to, third } => self.told.map(|(made, _)| {
+                let to: BTreeSet<&str> = to.iter().map(|agent| AGENTS[*agent]).collect();
+                let to: Vec<&str> = to.into_iter().collect();
+                let from = if *third { "vega@tower:12" } else { "bob:9" };
+                let number = self.texts;
+                let to = to.join(" ");
+                format!("desk link brings far{number} {from} {to} in=#r:{made}: {text}")
+            }),
+            Op::Taken { refused } => {
+                let waiting = self.world.disk.deliveries.values().find_map(|delivery| {
+                    let proxy = self.world.disk.peers.get(&delivery.peer)?;
+                    let home = proxy.home.as_ref().filter(|_| delivery.stage == Stage::Stored)?;
+                    let number = home.peer.0 & !(1 << 63);
+                    Some((delivery.message, format!("{}:{number}", home.name)))
+                });
+                waiting.map(|(message, peer)| {
+                    let stage = if peer.starts_with('#') { "posted" } else { "stored" };
+                    let outcome = if *refused { "refused" } else { stage };
+                    format!("desk link relayed {} {peer} {outcome}: no", self.world.alias(message))
+                })
+            }
             Op::Pass => Some("pass 61s".to_owned()),
             Op::Restart => {
+                self.heard = false;
                 self.world.restart();
                 self.online
                     .clone()
@@ -374,7 +341,12 @@ impl Run {
                     && place.is_some()
                     && head.reply_to.is_some_and(|id| !self.is_open(id));
                 let in_private = place.as_ref().is_some_and(|(.., private)| *private);
-                let private = in_private || answers_private || tells_of_earlier;
+                let is_wish = matches!(head.kind, Kind::Join | Kind::Leave);
+                // A notice to who was a member has no channel, because it is none any more.
+                let of_private = self.world.disk.messages[&id].text.contains("no longer a member")
+                    && self.was_private;
+                let private =
+                    in_private || answers_private || tells_of_earlier || is_wish || of_private;
                 self.said.insert(id, Said { place, private });
             }
         }
@@ -400,7 +372,10 @@ impl Run {
     /// The channel that a message was said in, where that is still the same one.
     fn same_channel(&self, message: MessageId) -> Option<&ChannelRecord> {
         let (name, made_at, _) = self.said[&message].place.as_ref()?;
-        self.channel(name).filter(|now| now.created_at == *made_at)
+        // The channel of another broker began here with its first member: what was posted before is
+        // for its recipients.
+        let began = message >= MessageId::first_at(*made_at);
+        self.channel(name).filter(|now| began && now.created_at == *made_at)
     }
 
     fn is_member(&self, agent: usize, message: MessageId) -> bool {
@@ -554,7 +529,18 @@ impl Run {
             let listed = self.check_histories(who, &allowed);
             let found = self.check_search(who, &allowed);
             let seen: BTreeSet<String> = listed.union(&found).cloned().collect();
-            assert_eq!(seen, allowed, "what {who:?} may see is found");
+            let is_findable = |alias: &String| {
+                let messages = self.world.disk.messages.values();
+                let mut named = messages.filter(|one| self.world.alias(one.head.id) == *alias);
+                // A notice that the person gave to another peer is found by its own words alone.
+                named.any(|one| one.head.kind != Kind::Notice || one.text.contains(WORD))
+            };
+            let missed: Vec<&String> =
+                allowed.difference(&seen).filter(|alias| is_findable(alias)).collect();
+            assert!(
+                seen.is_subset(&allowed) && missed.is_empty(),
+                "what {who:?} may see is found: {missed:?} of {allowed:?} is not in {seen:?}"
+            );
             self.check_listings(who);
             self.check_channels(who);
         }
@@ -577,7 +563,10 @@ impl Run {
         let expected = records
             .filter(|record| who == Who::Person || !record.private || is_member(record))
             .map(|record| record.name.clone());
-        let expected: BTreeSet<String> = expected.collect();
+        let mut expected: BTreeSet<String> = expected.collect();
+        if self.may_know_of_elsewhere(who) {
+            expected.insert(ELSEWHERE.to_owned());
+        }
         assert_eq!(listed, expected, "{who:?} is listed channels");
         for name in CHANNELS {
             let is_hidden =
@@ -591,6 +580,23 @@ impl Run {
                 );
             }
         }
+    }
+
+    /// Whether somebody who is no member may know of the channel of the other broker: that broker
+    /// told of it openly, or they asked to join it. The person may.
+    fn may_know_of_elsewhere(&self, who: Who) -> bool {
+        let proxy = self.world.disk.peers.values().find(|record| record.name == ELSEWHERE);
+        let asked = |agent: usize| {
+            self.world.disk.deliveries.values().any(|delivery| {
+                Some(delivery.peer) == proxy.map(|record| record.id)
+                    && delivery.brief.from == self.peer(agent)
+                    && delivery.stage.is_pending()
+                    && matches!(delivery.brief.kind, Kind::Join | Kind::Leave)
+            })
+        };
+        (self.heard && self.told.is_some_and(|(_, private)| !private))
+            || (who == Who::Person && proxy.is_some())
+            || who.agent().is_some_and(asked)
     }
 
     /// Why a history of this channel is refused; `None`: it is not.
