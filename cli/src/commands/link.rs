@@ -1,9 +1,11 @@
-//! `peerctl link`: joins this broker to others, over ssh.
+//! `peerctl link`: joins this broker to others, over ssh or a NATS server.
 //!
-//! The process that serves them is in `process`, the trial of one in `trial`. Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
+//! The process that serves them is in `process`, the trial of one in `trial`, teams are in `team`. Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
 //! person decided. Does not know how frames are carried.
 
 pub(crate) mod process;
+#[cfg(feature = "nats")]
+pub(crate) mod team;
 pub(crate) mod trial;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use peer_link::file::{self, FileError, Target};
 use peer_link::identity::{self, IdentityError};
 use peer_link::run::{self, AttemptError, Caller, RunError};
 use peer_link::serve::{Ended, Opened};
-use peer_link::served::{self, LockError, Seen, State};
+use peer_link::served::{self, LockError, Seen, SeenMember, State};
 use peer_link::ssh;
 use peer_proto::ids::BrokerId;
 use peer_proto::link::{LinkInfo, LinksRequest, Share};
@@ -42,6 +44,7 @@ Examples:
   peerctl link test desk                       find out why it is down
   peerctl link hide luna                       do not tell others of luna
   peerctl link rm desk
+  peerctl link team --help                     many machines on one NATS server
 
 A link uses the ssh that you have: `ssh HOST peerctl --version` must work
 without a question. The broker opens no network socket.
@@ -138,6 +141,15 @@ enum LinkCommand {
         #[arg(long, hide = true)]
         detached: bool,
     },
+    /// Join many machines over one NATS server
+    #[cfg(feature = "nats")]
+    Team(team::Args),
+    /// Look for a machine in the directories of your teams
+    #[cfg(feature = "nats")]
+    Find {
+        /// A part of its name or identity
+        text: String,
+    },
     /// Show the identity of this broker
     Identity {
         /// Give it a new one, as on a copy of a machine; all links begin anew
@@ -150,7 +162,7 @@ enum LinkCommand {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LinkRow {
     name: String,
-    /// How it is reached: `ssh`, or null if this machine only answers.
+    /// How it is reached: `ssh`, `nats`, or null if this machine only answers.
     kind: Option<&'static str>,
     /// The other broker.
     broker: String,
@@ -189,6 +201,8 @@ pub(crate) struct LinkShown {
     ssh: Option<String>,
     /// Where `peerctl` lies there.
     command: Option<String>,
+    /// The team over whose server it is reached.
+    team: Option<String>,
     /// The process that serves the links here, if one does and the system tells it.
     pid: Option<u32>,
 }
@@ -284,6 +298,10 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         }
         LinkCommand::Show { name } => show(output, endpoint, &name).await,
         LinkCommand::Test { name } => trial::run(output, endpoint, name).await,
+        #[cfg(feature = "nats")]
+        LinkCommand::Team(args) => team::run(args, output, endpoint).await,
+        #[cfg(feature = "nats")]
+        LinkCommand::Find { text } => team::find(output, endpoint, &text).await,
         LinkCommand::Start => process::start(output, endpoint).await,
         LinkCommand::Stop => process::stop(output, &endpoint.location).await,
         LinkCommand::Run { detached } => process::serve(output, endpoint, detached).await,
@@ -498,27 +516,36 @@ fn of(links: &[LinkInfo], remote: BrokerId) -> Vec<LinkInfo> {
 struct Known {
     targets: BTreeMap<String, Target>,
     served: Option<served::Served>,
+    members: BTreeMap<String, SeenMember>,
 }
 
 impl Known {
     fn look(endpoint: &Endpoint) -> Result<Self, Failure> {
         let targets = file::read(endpoint.location.dir())?.link;
-        Ok(Self { targets, served: served::look(&endpoint.location) })
+        let served = served::look(&endpoint.location);
+        Ok(Self { targets, served, members: served::members(&endpoint.location) })
     }
 
-    fn seen(&self, link: &str) -> Option<&Seen> {
-        self.served.as_ref().and_then(|served| served.links.get(link))
+    /// The member of a team that this link leads to, unless another way is configured.
+    fn member(&self, link: &LinkInfo) -> Option<&SeenMember> {
+        let member = self.members.get(&link.broker.to_string());
+        member.filter(|_| !self.targets.contains_key(&link.name))
+    }
+
+    fn seen(&self, link: &LinkInfo) -> Option<&Seen> {
+        let served = self.served.as_ref()?;
+        served.links.get(&link.name).or_else(|| self.member(link).map(|member| &member.seen))
     }
 
     fn state(&self, link: &LinkInfo) -> &'static str {
         if link.up {
             return "up";
         }
-        if !self.targets.contains_key(&link.name) {
+        if !self.targets.contains_key(&link.name) && self.member(link).is_none() {
             // The other machine calls.
             return "down";
         }
-        match self.seen(&link.name).map(|seen| seen.state) {
+        match self.seen(link).map(|seen| seen.state) {
             None => "off",
             Some(State::Connecting) => "connecting",
             Some(State::Refused) => "refused",
@@ -528,10 +555,14 @@ impl Known {
     }
 
     fn row(&self, link: &LinkInfo) -> LinkRow {
-        let seen = self.seen(&link.name).filter(|_| !link.up);
+        let seen = self.seen(link).filter(|_| !link.up);
         let since = link.since.or(seen.map(|seen| seen.since));
         LinkRow {
-            kind: self.targets.contains_key(&link.name).then_some("ssh"),
+            kind: match (self.targets.contains_key(&link.name), self.member(link)) {
+                (true, _) => Some("ssh"),
+                (false, Some(_)) => Some("nats"),
+                (false, None) => None,
+            },
             name: link.name.clone(),
             broker: link.broker.to_string(),
             state: self.state(link),
@@ -597,13 +628,15 @@ async fn show(output: &Output, endpoint: &Endpoint, name: &str) -> Result<(), Fa
             row,
             ssh: target.map(|target| target.ssh.clone()),
             command: target.map(|target| target.command.clone()),
+            team: known.member(link).map(|member| member.team.clone()),
             pid,
         });
     }
-    let reached = target.map_or_else(
-        || "that machine calls this one".to_owned(),
-        |target| cell(&format!("ssh {} {}", target.ssh, target.command)),
-    );
+    let reached = match (target, known.member(link)) {
+        (Some(target), _) => cell(&format!("ssh {} {}", target.ssh, target.command)),
+        (None, Some(member)) => format!("team {}", cell(&member.team)),
+        (None, None) => "that machine calls this one".to_owned(),
+    };
     let mut facts = vec![
         ("link", cell(&link.name)),
         ("broker", link.broker.to_string()),
@@ -627,6 +660,9 @@ async fn show(output: &Output, endpoint: &Endpoint, name: &str) -> Result<(), Fa
         "off" => output.remark("`peerctl link start` starts a process that serves the links"),
         "down" | "refused" if target.is_some() => {
             output.remark(&format!("`peerctl link test {name}` tries ssh alone"));
+        }
+        "down" if known.member(link).is_some() => {
+            output.remark(&format!("`peerctl link test {name}` asks whether it is there"));
         }
         _ => {}
     }
