@@ -9,12 +9,15 @@
 //! - [`serve`]: one connection, from the greeting to its end.
 //! - [`served`]: which process serves the links, and how they are.
 //! - [`ssh`]: the ssh child of a link.
+//! - `letters`: mail for a member of a team that is not there.
 //! - `team`: a team on a NATS server, with the feature `nats`.
 //! - [`run`]: all links, kept up.
 
 mod clock;
 pub mod file;
 pub mod identity;
+#[cfg(feature = "nats")]
+mod letters;
 pub mod run;
 pub mod serve;
 pub mod served;

@@ -87,8 +87,8 @@ impl Future for Named {
 
 /// A connection to this machine's broker, as a link process.
 pub struct BrokerLine {
-    connection: Connection,
-    pushes: Pushes,
+    pub(crate) connection: Connection,
+    pub(crate) pushes: Pushes,
     boot: u64,
 }
 

@@ -4,7 +4,7 @@
 //! `peer-link-nats`. Invariants: a member has one link at a time. A secret lies in a file that nobody
 //! else may read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -23,7 +23,7 @@ pub use peer_link_nats::team::{
 use peer_link_nats::team::{Member, Team, TeamNews, TeamSettings, connect};
 pub use peer_link_nats::token::{NotAToken, TeamToken, is_team_name};
 use peer_proto::handshake::Preface;
-use peer_proto::ids::BrokerId;
+use peer_proto::ids::{BrokerId, MessageId};
 use peer_proto::link::Frame;
 use peer_proto::policy::Policy;
 use peer_proto::request::Role;
@@ -34,8 +34,9 @@ use tokio::time::Instant;
 
 use crate::file::TeamTarget;
 use crate::identity::{self, IdentityError};
+use crate::letters::Correspondence;
 use crate::run::{Caller, News, PAUSE_MS_MAX, PAUSE_MS_MIN, Tell, WORKED_MS, jittered};
-use crate::serve::{self, Ended, Opened};
+use crate::serve::{self, BrokerLine, Ended, Opened};
 use crate::served::State;
 use crate::wire::{FramesIn, FramesOut, LINK_VERSION, WireError};
 
@@ -176,11 +177,19 @@ impl FramesOut for SessionOut {
 struct Over {
     why: String,
     is_final: bool,
+    /// There is a reason to try again now.
+    at_once: bool,
+}
+
+impl Over {
+    fn later(why: String) -> Self {
+        Self { why, is_final: false, at_once: false }
+    }
 }
 
 impl From<SecretError> for Over {
     fn from(error: SecretError) -> Self {
-        Self { why: format!("{error}; {}", error.hint()), is_final: true }
+        Self { why: format!("{error}; {}", error.hint()), is_final: true, at_once: false }
     }
 }
 
@@ -188,7 +197,7 @@ impl From<&TeamError> for Over {
     fn from(error: &TeamError) -> Self {
         let is_final = error.is_final();
         let why = if is_final { format!("{error}; {}", error.hint()) } else { error.to_string() };
-        Self { why, is_final }
+        Self { why, is_final, at_once: false }
     }
 }
 
@@ -277,10 +286,12 @@ impl MemberLink {
     async fn keep_up(self) {
         let mut broker = Reconnect::new(self.caller.endpoint.clone(), Role::Link);
         let mut pause_ms = PAUSE_MS_MIN;
+        // What was left for it over this connection to the server.
+        let mut left = BTreeSet::new();
         self.say(None, State::Connecting, None);
         loop {
             let began = Instant::now();
-            let over = self.serve(&mut broker).await;
+            let over = self.serve(&mut broker, &mut left).await;
             if began.elapsed() >= Duration::from_millis(WORKED_MS) {
                 pause_ms = PAUSE_MS_MIN;
             }
@@ -289,6 +300,9 @@ impl MemberLink {
             }
             let state = if over.is_final { State::Refused } else { State::Down };
             self.say(None, state, Some(over.why));
+            if over.at_once {
+                continue;
+            }
             // A member that comes back is met at once.
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(jittered(pause_ms))) => {}
@@ -308,7 +322,7 @@ impl MemberLink {
         });
     }
 
-    async fn serve(&self, broker: &mut Reconnect) -> Over {
+    async fn serve(&self, broker: &mut Reconnect, left: &mut BTreeSet<MessageId>) -> Over {
         // Without this broker there is nothing to carry.
         let line = match serve::connect_broker(broker, self.caller.own).await {
             Ok(line) => line,
@@ -316,7 +330,15 @@ impl MemberLink {
         };
         let wire = match self.team.meet(self.id).await {
             Ok(wire) => wire,
-            Err(error) => return Over { why: error.to_string(), is_final: false },
+            Err(error @ MeetError::Away) => {
+                self.say(None, State::Down, Some(error.to_string()));
+                let why = self.correspond(line, left).await;
+                return match why {
+                    Some(ended) => self.over(&ended, broker),
+                    None => Over { at_once: true, ..Over::later(error.to_string()) },
+                };
+            }
+            Err(error) => return Over::later(error.to_string()),
         };
         let core = Link::new(Settings {
             own: self.caller.own,
@@ -334,12 +356,29 @@ impl MemberLink {
         self.over(&ended, broker)
     }
 
+    /// Carries letters until the member shows itself, or may have come back unseen. `Some`: this broker
+    /// ended it.
+    async fn correspond(&self, line: BrokerLine, left: &mut BTreeSet<MessageId>) -> Option<Ended> {
+        let correspondence = Correspondence {
+            team: &self.team,
+            own: self.caller.own,
+            remote: self.id,
+            alias: self.called.clone().unwrap_or_else(|| "member".to_owned()),
+            policy: self.policy,
+        };
+        tokio::select! {
+            ended = correspondence.serve(line, left) => Some(ended),
+            () = self.team.stirred(self.id) => None,
+            () = tokio::time::sleep(Duration::from_millis(PAUSE_MS_MAX)) => None,
+        }
+    }
+
     fn over(&self, ended: &Ended, broker: &mut Reconnect) -> Over {
         if matches!(ended, Ended::Broker(ConnectError::SentAway(_))) {
             // The link was removed, or the other transport carries it. Both may be over at the next
             // try.
             *broker = Reconnect::new(self.caller.endpoint.clone(), Role::Link);
         }
-        Over { why: ended.to_string(), is_final: ended.is_final() }
+        Over { is_final: ended.is_final(), ..Over::later(ended.to_string()) }
     }
 }

@@ -5,7 +5,7 @@
 //! belongs to no present connection is acknowledged to the server and dropped: the brokers ask again
 //! for what they need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use async_nats::jetstream::{self, AckKind};
 use async_nats::{Client, Event, HeaderMap, Message, ServerError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use peer_proto::codec;
 use peer_proto::handshake::{FIXED_BYTES, LINK_MAGIC, Preface};
 use peer_proto::ids::BrokerId;
+use peer_proto::link::{Frame, Mail};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::seal::{OpenError, Said, SealError, Sealer, SessionName, random};
@@ -41,6 +43,18 @@ struct Remote {
     calling: Option<([u8; 16], Vec<(SessionName, Arrived)>)>,
     /// It showed itself.
     stirred: Arc<Notify>,
+    /// Letters from it that wait to be taken, and who is told of a new one.
+    letters: VecDeque<Letter>,
+    letter_came: Arc<Notify>,
+}
+
+/// A message that came without a connection.
+pub struct Letter {
+    /// The message.
+    pub mail: Mail,
+    /// What the sending machine calls itself.
+    pub name: String,
+    acker: Acker,
 }
 
 /// A connection that is served.
@@ -200,7 +214,7 @@ impl Inner {
         said: Said,
         session: Option<SessionName>,
     ) -> Result<(), TeamError> {
-        let (future, _) = self.publish((to, public), said).await?;
+        let future = self.publish((to, public), said).await?;
         let _ = self.confirmations.send(Confirmation { to, session, future });
         Ok(())
     }
@@ -209,20 +223,17 @@ impl Inner {
         &self,
         (to, public): (BrokerId, [u8; 32]),
         said: Said,
-    ) -> Result<(PublishAckFuture, usize), TeamError> {
+    ) -> Result<PublishAckFuture, TeamError> {
         let subject = stock::mail(&self.team, to, self.own());
         // It covers a repeat of this publication by the client. A later try has another one.
         let mut headers = HeaderMap::new();
         let id: [u8; 16] = random()?;
         headers.insert("Nats-Msg-Id", format!("{:032x}", u128::from_be_bytes(id)));
         let bytes = self.sealer.seal(&public, said)?;
-        let length = bytes.len();
-        let future = self
-            .context
+        self.context
             .publish_with_headers(subject, headers, bytes.into())
             .await
-            .map_err(|error| self.because("sending", error))?;
-        Ok((future, length))
+            .map_err(|error| self.because("sending", error))
     }
 
     fn unconfirmed(
@@ -307,6 +318,7 @@ impl Inner {
         }
         remote.live = Some(Live { name, pieces: sender });
         drop(remotes);
+        self.drop_letters(id);
         Some(halves(self, name, (id, public), pieces))
     }
 
@@ -336,6 +348,10 @@ impl Inner {
                 self.heard_of(from, public, None);
                 self.piece(from, session, Arrived { number, last, bytes, acker });
             }
+            Ok((public, Said::Letter { name, frame })) => {
+                self.heard_of(from, public, Some(name.clone()));
+                self.letter(from, name, &frame, acker);
+            }
             // Something that belongs elsewhere: a repeat of a request, or of another version.
             Ok(_) => self.acknowledge(vec![acker]),
             Err(why) => {
@@ -343,6 +359,61 @@ impl Inner {
                 self.refused_of(from, &why);
             }
         }
+    }
+
+    /// A letter is kept for whoever serves its sender. While a connection to it is up, the letter is
+    /// not needed: the sender still has the message, and sends it there.
+    fn letter(&self, from: BrokerId, name: String, frame: &[u8], acker: Acker) {
+        let mut remotes = locked(&self.remotes);
+        let remote = remotes.entry(from).or_default();
+        match codec::decode(frame) {
+            Ok(Frame::Mail(mail)) if remote.live.is_none() => {
+                // The server repeats what was not taken in time.
+                remote.letters.retain(|letter| letter.mail.id != mail.id);
+                remote.letters.push_back(Letter { mail: *mail, name, acker });
+                remote.letter_came.notify_one();
+            }
+            _ => self.acknowledge(vec![acker]),
+        }
+    }
+
+    /// Publishes a letter, and waits until the server has it. It is no promise: the sender's broker
+    /// keeps the message.
+    pub(crate) async fn post_letter(
+        &self,
+        to: (BrokerId, [u8; 32]),
+        mail: Mail,
+    ) -> Result<(), TeamError> {
+        let frame = codec::encode(&Frame::Mail(Box::new(mail)))
+            .map_err(|error| TeamError::Seal(error.to_string()))?;
+        let future = self.publish(to, Said::Letter { name: self.name.clone(), frame }).await?;
+        match future.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.because("leaving a letter", error)),
+        }
+    }
+
+    pub(crate) fn letter_came(&self, from: BrokerId) -> Arc<Notify> {
+        Arc::clone(&locked(&self.remotes).entry(from).or_default().letter_came)
+    }
+
+    pub(crate) fn next_letter(&self, from: BrokerId) -> Option<Letter> {
+        locked(&self.remotes).get_mut(&from).and_then(|remote| remote.letters.pop_front())
+    }
+
+    /// Letters of a member that is reached now are not needed any more.
+    fn drop_letters(&self, from: BrokerId) {
+        let letters = {
+            let mut remotes = locked(&self.remotes);
+            let remote = remotes.entry(from).or_default();
+            std::mem::take(&mut remote.letters)
+        };
+        self.acknowledge(letters.into_iter().map(|letter| letter.acker).collect());
+    }
+
+    /// A letter was taken, or never will be.
+    pub(crate) fn put_away(&self, letter: Letter) {
+        self.acknowledge(vec![letter.acker]);
     }
 
     fn piece(&self, from: BrokerId, session: SessionName, arrived: Arrived) {
@@ -450,6 +521,7 @@ impl Inner {
         remote.stirred.notify_one();
         drop(remotes);
         drop(before);
+        self.drop_letters(from);
         Said::Called { theirs, half, preface: self.preface.encode_as(LINK_MAGIC) }
     }
 

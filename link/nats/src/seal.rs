@@ -91,8 +91,6 @@ pub(crate) enum Said {
     },
     /// A message for a member that was not there: the bytes of one `Frame::Mail`.
     Letter {
-        /// The sending broker's run, for which its receipts count.
-        boot: u64,
         /// What the sending machine calls itself.
         name: String,
         frame: Vec<u8>,

@@ -16,10 +16,12 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, HeaderMap, ServerAddr
 use futures_util::StreamExt;
 use peer_proto::handshake::{LINK_MAGIC, Preface};
 use peer_proto::ids::{BrokerId, Timestamp};
+use peer_proto::link::Mail;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use crate::dispatch::Letter;
 use crate::dispatch::{self, Inner, Parts, agree, joined};
 use crate::seal::{DirectoryCard, Said, SealError, Sealer, TeamKey, random};
 use crate::session::{SessionIn, SessionOut};
@@ -701,6 +703,32 @@ impl Team {
             }
         }
         Ok((members, unread))
+    }
+
+    /// Leaves a message for a member that is not there. The server has it then, which is no promise:
+    /// the sender's broker keeps it.
+    ///
+    /// # Errors
+    /// See [`MeetError`].
+    pub async fn leave(&self, member: BrokerId, mail: Mail) -> Result<(), MeetError> {
+        let public = self.inner.public_of(member).ok_or(MeetError::Unknown)?;
+        self.inner.post_letter((member, public), mail).await.map_err(MeetError::Team)
+    }
+
+    /// Waits for a message that a member left. One that is not put away comes again.
+    pub async fn letter(&self, member: BrokerId) -> Letter {
+        let came = self.inner.letter_came(member);
+        loop {
+            if let Some(letter) = self.inner.next_letter(member) {
+                return letter;
+            }
+            came.notified().await;
+        }
+    }
+
+    /// This broker has committed what came of a letter.
+    pub fn put_away(&self, letter: Letter) {
+        self.inner.put_away(letter);
     }
 
     /// Asks a member whether it is there. Its key must be known, or `public` be given.
