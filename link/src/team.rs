@@ -243,6 +243,7 @@ async fn serve_team(caller: &Caller, name: &str, target: &TeamTarget, tell: &Arc
     let policy = if target.accept { Policy::Accept } else { Policy::Hold };
     let mut members = JoinSet::new();
     let mut known = BTreeMap::new();
+    let mut refused = BTreeMap::new();
     let error = loop {
         tokio::select! {
             error = team.failed() => break error,
@@ -261,7 +262,12 @@ async fn serve_team(caller: &Caller, name: &str, target: &TeamTarget, tell: &Arc
                 }
                 TeamNews::Refused { id, why } => {
                     let why = format!("what came from {id} is not accepted: {why}");
+                    refused.insert(id, why.clone());
                     tell(of_team(State::Up, Some(why)));
+                }
+                TeamNews::Accepted { id } => {
+                    refused.remove(&id);
+                    tell(of_team(State::Up, refused.values().next().cloned()));
                 }
             },
         }

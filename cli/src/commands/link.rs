@@ -521,9 +521,11 @@ struct Known {
 
 impl Known {
     fn look(endpoint: &Endpoint) -> Result<Self, Failure> {
-        let targets = file::read(endpoint.location.dir())?.link;
+        let file = file::read(endpoint.location.dir())?;
         let served = served::look(&endpoint.location);
-        Ok(Self { targets, served, members: served::members(&endpoint.location) })
+        let mut members = served::members(&endpoint.location);
+        members.retain(|_, member| file.team.contains_key(&member.team));
+        Ok(Self { targets: file.link, served, members })
     }
 
     /// The member of a team that this link leads to, unless another way is configured.

@@ -32,6 +32,9 @@ const CALL_AGE_MS: u64 = 120_000;
 /// How many calls are remembered, so that a repeat of one does nothing.
 const CALLS_KEPT: usize = 1_024;
 
+/// How many senders whose words are not accepted are told of.
+const REFUSALS_KEPT: usize = 64;
+
 /// A member that was heard of.
 #[derive(Default)]
 struct Remote {
@@ -78,6 +81,8 @@ pub(crate) struct Inner {
     news: mpsc::UnboundedSender<TeamNews>,
     /// What the server refused last.
     refused: Mutex<Option<String>>,
+    /// Whose words were not accepted, and why: each is told once.
+    refusals: Mutex<BTreeMap<BrokerId, OpenError>>,
     acks: mpsc::UnboundedSender<Acker>,
     confirmations: mpsc::UnboundedSender<Confirmation>,
     /// Why the connection to the server ended.
@@ -133,6 +138,7 @@ impl Inner {
             calls: Mutex::default(),
             news,
             refused: Mutex::default(),
+            refusals: Mutex::default(),
             acks,
             confirmations,
             end: watch::Sender::new(None),
@@ -275,9 +281,21 @@ impl Inner {
         if is_new && id != self.own() {
             let _ = self.news.send(TeamNews::Member(Member { id, name }));
         }
+        // Another key is a state that ends. Anything else was an attack, or an accident, and stays told.
+        let mut refusals = locked(&self.refusals);
+        if refusals.get(&id) == Some(&OpenError::TeamKey) {
+            refusals.remove(&id);
+            let _ = self.news.send(TeamNews::Accepted { id });
+        }
     }
 
+    /// What came from somebody is not accepted. It is told once, however often it comes.
     pub(crate) fn refused_of(&self, id: BrokerId, why: &OpenError) {
+        let mut refusals = locked(&self.refusals);
+        if refusals.get(&id) == Some(why) || refusals.len() >= REFUSALS_KEPT {
+            return;
+        }
+        refusals.insert(id, why.clone());
         let _ = self.news.send(TeamNews::Refused { id, why: why.to_string() });
     }
 

@@ -20,7 +20,7 @@ use crate::dispatch::Inner;
 use crate::seal::{Said, SessionName};
 
 /// Most bytes of a frame in one message of the server.
-const PIECE_BYTES_MAX: usize = 96 * 1024;
+const PIECE_BYTES_MAX: usize = 32 * 1024;
 
 /// Most bytes of a frame.
 const FRAME_BYTES_MAX: usize = peer_proto::limits::FRAME_BYTES_MAX;

@@ -94,6 +94,11 @@ pub enum TeamNews {
         /// Why.
         why: String,
     },
+    /// What comes from it is accepted again.
+    Accepted {
+        /// Who.
+        id: BrokerId,
+    },
 }
 
 /// A member that answers.
@@ -275,6 +280,25 @@ pub fn check_address(url: &str) -> Result<(), TeamError> {
     Ok(())
 }
 
+/// The user and the password that stand in an address.
+fn in_address(address: &ServerAddr) -> Option<(String, Option<String>)> {
+    let plain = |text: &str| {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            let escaped = after
+                .get(..2)
+                .filter(|_| *first == b'%')
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            bytes.push(escaped.unwrap_or(*first));
+            rest = if escaped.is_some() { &after[2..] } else { after };
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Some((plain(address.username()?), address.password().map(plain)))
+}
+
 type EventEnd = mpsc::UnboundedReceiver<async_nats::Event>;
 
 async fn open(
@@ -304,6 +328,13 @@ async fn open(
                 let _ = sender.send(event);
             }
         });
+    if let Some((user, password)) = addresses.iter().find_map(in_address) {
+        options = match password {
+            Some(password) => options.user_and_password(user, password),
+            // As the server's own tools read it.
+            None => options.token(user),
+        };
+    }
     if let Some(path) = creds {
         let text = std::fs::read_to_string(path)
             .map_err(|error| TeamError::File { path: path.clone(), why: error.to_string() })?;
@@ -446,8 +477,8 @@ pub async fn connect(
         .map_err(|error| inner.because("making the consumer", chain(&error)))?;
     let messages = consumer
         .stream()
-        .heartbeat(Duration::from_secs(5))
-        .expires(Duration::from_secs(30))
+        .heartbeat(Duration::from_secs(15))
+        .expires(Duration::from_secs(60))
         .max_messages_per_batch(256)
         .messages()
         .await
@@ -827,6 +858,15 @@ mod tests {
         assert!(!leaves("nats://localhost"));
         assert!(leaves("nats://nats.example"));
         assert!(leaves("nats://10.0.0.1"));
+    }
+
+    #[test]
+    fn a_user_in_an_address_is_found() {
+        let found = |url: &str| in_address(&url.parse().unwrap());
+        let user = Some(("ann".to_owned(), Some("p%ss:@".to_owned())));
+        assert_eq!(found("tls://ann:p%25ss%3A%40@host"), user);
+        assert_eq!(found("tls://t0ken@host"), Some(("t0ken".to_owned(), None)));
+        assert_eq!(found("tls://host"), None);
     }
 
     #[test]

@@ -259,7 +259,9 @@ async fn new(
     }
     let caller = caller(endpoint).await?;
     let dir = endpoint.location.dir();
-    if let Some(before) = file::read(dir)?.team.remove(team) {
+    let before = file::read(dir)?.team.remove(team);
+    let is_new = before.is_none();
+    if let Some(before) = before {
         // Its key stays: the command is repeated after the admin has made what was missing.
         (target.key, target.former_key) = (before.key, before.former_key);
     } else {
@@ -272,7 +274,18 @@ async fn new(
     if let Some(admin) = &admin {
         team::check_creds(admin)?;
     }
-    let version = team::make(&settings, admin.as_ref()).await?;
+    let version = match team::make(&settings, admin.as_ref()).await {
+        Ok(version) => version,
+        Err(error) => {
+            // Where an admin must act first, the team stays: its permissions can be printed, and the
+            // command be repeated.
+            if is_new && !matches!(error, TeamError::Denied(_) | TeamError::Missing(_)) {
+                file::remove_team(dir, team)?;
+                let _ = std::fs::remove_file(dir.join(&target.key));
+            }
+            return Err(error.into());
+        }
+    };
     let is_served = process::reload(&endpoint.location);
     if output.json {
         return list(output, endpoint, Some(team));
