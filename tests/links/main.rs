@@ -4,5 +4,6 @@
 mod kills;
 mod machines;
 mod nats;
+mod nats_kills;
 mod nats_server;
 mod ssh;

@@ -102,6 +102,10 @@ impl Server {
         }
     }
 
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
@@ -274,21 +278,47 @@ pub(crate) fn old_server() -> (u16, thread::JoinHandle<()>) {
     (port, served)
 }
 
-/// A machine of the team: its name for the other one is the same, because both are this machine.
-pub(crate) fn serve(home: &Home) -> impl Drop + use<> {
-    struct Running(Child);
-    impl Drop for Running {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
+/// The process that serves a member's links, until it is dropped: it is killed then.
+pub(crate) struct Member(Child);
+
+impl Member {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
-    let child = home
-        .command(&["link", "run", "--json"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start peerctl link run");
-    Running(child)
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn serve(home: &Home) -> Member {
+    let start = || {
+        home.command(&["link", "run", "--json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start peerctl link run")
+    };
+    let mut child = start();
+    // The one before may hold the lock for a moment.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = home.peerctl(&["link", "team", "ls", "--json"]);
+        if shown.code == 0 && shown.json()[0]["state"] != "off" {
+            return Member(child);
+        }
+        assert!(Instant::now() < deadline, "the links are not served: {shown:?}");
+        if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            child = start();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }

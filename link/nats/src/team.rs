@@ -680,7 +680,15 @@ async fn ask(
         Err(error) if error.kind() == RequestErrorKind::NoResponders => {
             return Err(MeetError::Away);
         }
-        Err(error) => return Err(MeetError::Team(inner.because("calling that machine", error))),
+        // A machine that sleeps does not answer either. Nor does one that may not be asked, and that
+        // has a reason.
+        Err(error) => {
+            let is_silent = error.kind() == RequestErrorKind::TimedOut;
+            return match inner.because("calling that machine", error) {
+                TeamError::Server(_) if is_silent => Err(MeetError::Away),
+                error => Err(MeetError::Team(error)),
+            };
+        }
     };
     match inner.sealer.open(Some(to), &message.payload) {
         Ok((_, said)) => Ok((nonce, said)),
