@@ -44,12 +44,12 @@ Examples:
   peerctl link test desk                       find out why it is down
   peerctl link hide luna                       do not tell others of luna
   peerctl link rm desk
-  peerctl link team --help                     many machines on one NATS server
 
 A link uses the ssh that you have: `ssh HOST peerctl --version` must work
 without a question. The broker opens no network socket.
 Mail of a machine that you call waits until you release it, unless you accept
-it. Mail that you send there is accepted, because you can run commands there.";
+it. Mail that you send there is accepted, because you can run commands there.
+Many machines meet at one NATS server: see `peerctl link team --help`.";
 
 /// Where `peerctl` may lie on the other machine, if it is not on the path of a shell there.
 const COMMANDS: [&str; 3] = ["peerctl", "~/.cargo/bin/peerctl", "~/.local/bin/peerctl"];
