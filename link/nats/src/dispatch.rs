@@ -43,12 +43,18 @@ struct Remote {
     /// A connection that the other member made, and nobody serves yet.
     ready: Option<(SessionIn, SessionOut)>,
     /// What came for a call that is not answered yet.
-    calling: Option<([u8; 16], Vec<(SessionName, Arrived)>)>,
+    calling: Option<Calling>,
     /// It showed itself.
     stirred: Arc<Notify>,
     /// Letters from it that wait to be taken, and who is told of a new one.
     letters: VecDeque<Letter>,
     letter_came: Arc<Notify>,
+}
+
+/// A call that is not answered yet: the caller's half of the connection's name, and what came for it.
+struct Calling {
+    half: [u8; 16],
+    kept: Vec<(SessionName, Arrived)>,
 }
 
 /// A message that came without a connection.
@@ -317,7 +323,7 @@ impl Inner {
         let mut remotes = locked(&self.remotes);
         let remote = remotes.entry(id).or_default();
         remote.hang_up("it began anew");
-        remote.calling = Some((half, Vec::new()));
+        remote.calling = Some(Calling { half, kept: Vec::new() });
     }
 
     /// The call was answered: the connection is there. `None`: it was not.
@@ -328,11 +334,11 @@ impl Inner {
     ) -> Option<(SessionIn, SessionOut)> {
         let mut remotes = locked(&self.remotes);
         let remote = remotes.entry(id).or_default();
-        let kept = remote.calling.take().map(|(_, kept)| kept).unwrap_or_default();
+        let kept = remote.calling.take().map(|calling| calling.kept).unwrap_or_default();
         let (name, public) = answered?;
         let (sender, pieces) = mpsc::unbounded_channel();
         for (_, arrived) in kept.into_iter().filter(|(session, _)| *session == name) {
-            let _ = sender.send(Handed::Piece(arrived));
+            let _ = sender.send(Handed::Piece(Box::new(arrived)));
         }
         remote.live = Some(Live { name, pieces: sender });
         drop(remotes);
@@ -439,14 +445,16 @@ impl Inner {
         let remote = remotes.entry(from).or_default();
         if let Some(live) = remote.live.as_ref().filter(|live| live.name == session) {
             if let Err(mpsc::error::SendError(Handed::Piece(arrived))) =
-                live.pieces.send(Handed::Piece(arrived))
+                live.pieces.send(Handed::Piece(Box::new(arrived)))
             {
                 self.acknowledge(vec![arrived.acker]);
             }
             return;
         }
         match &mut remote.calling {
-            Some((half, kept)) if session.starts_with(half) => kept.push((session, arrived)),
+            Some(calling) if session.starts_with(&calling.half) => {
+                calling.kept.push((session, arrived));
+            }
             // Of a connection that has ended: both sides begin anew.
             _ => self.acknowledge(vec![arrived.acker]),
         }

@@ -10,6 +10,7 @@
 //! - [`team`]: one member's connection to the server, and who else is there.
 //! - [`session`]: a connection between two members, over subjects.
 
+mod directory;
 mod dispatch;
 pub mod seal;
 pub mod session;

@@ -35,7 +35,7 @@ pub(crate) struct Arrived {
 
 /// What the dispatcher hands to a connection.
 pub(crate) enum Handed {
-    Piece(Arrived),
+    Piece(Box<Arrived>),
     /// It ended, and why.
     End(String),
 }
@@ -92,7 +92,7 @@ impl SessionIn {
     pub async fn next(&mut self) -> Result<Frame, SessionError> {
         loop {
             let arrived = match self.pieces.recv().await {
-                Some(Handed::Piece(arrived)) => arrived,
+                Some(Handed::Piece(arrived)) => *arrived,
                 Some(Handed::End(why)) => return Err(SessionError(why)),
                 None => return Err(SessionError("the connection to the server ended".to_owned())),
             };
