@@ -271,7 +271,7 @@ fn guarded() -> (Server, Home, Home) {
         format!("accounts {{ BLUE {{ jetstream: enabled\nusers: [ {} ] }} }}", users.join("\n"))
     };
     let admin = ("admin", String::new());
-    let mut server = Server::with(Version::V2_15, &users(&[admin.clone()]));
+    let mut server = Server::with(Version::V2_15, &users(std::slice::from_ref(&admin)));
     let one = begin(&server.url_of("admin"), &["--accept"]);
     let two = join(&token(&one), &["--accept", "--nats", &server.url_of("admin")]);
     let block = |home: &Home| {
