@@ -185,6 +185,9 @@ impl TeamError {
         match self {
             Self::Address(_) => "name it as tls://HOST:4222",
             Self::File { .. } => "check the path, its owner and its mode",
+            Self::Unreachable { why, .. } if why.contains("certificate") => {
+                "name the certificate of the server's authority with --ca"
+            }
             Self::Unreachable { .. } => {
                 "check the address and the network; a server without TLS needs --insecure"
             }
