@@ -185,6 +185,7 @@ const LINKS: &str = "link";
 const TEAMS: &str = "team";
 
 /// Changes the table of links or of teams. A file that is not valid is not changed, and none is made for nothing.
+/// A comment above a link goes with it, but the comment at the head of the file stays.
 fn edit(dir: &Path, table: &str, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileError> {
     read(dir)?;
     let path = dir.join(FILE);
@@ -200,7 +201,12 @@ fn edit(dir: &Path, table: &str, change: impl FnOnce(&mut dyn TableLike)) -> Res
     if let Some(links) = links.as_table_like_mut() {
         change(links);
     }
-    let changed = file.to_string();
+    let mut changed = file.to_string();
+    let is_comment = |line: &&str| line.trim().is_empty() || line.starts_with('#');
+    let head: String = text.split_inclusive('\n').take_while(is_comment).collect();
+    if !changed.starts_with(&head) {
+        changed.insert_str(0, &head);
+    }
     if changed == text { Ok(()) } else { write(dir, &changed) }
 }
 
