@@ -4,7 +4,7 @@
 //! Invariants: one process serves the links of a state directory. A link that a person must mend is
 //! tried only once a minute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -137,7 +137,7 @@ pub async fn run(
     let serving = Arc::new(Mutex::new(Serving::take(&endpoint.location)?));
     let caller = Caller { endpoint, own, executable, name };
     let mut running = BTreeMap::<String, (Target, AbortHandle)>::new();
-    let mut teams = BTreeMap::<String, (TeamTarget, AbortHandle)>::new();
+    let mut teams = BTreeMap::<String, ((TeamTarget, BTreeSet<BrokerId>), AbortHandle)>::new();
     // Dropping it ends all links.
     let mut tasks = JoinSet::new();
     loop {
@@ -158,22 +158,26 @@ pub async fn run(
             let task = tasks.spawn(keep_up(caller.clone(), link.clone(), target.clone(), told));
             running.insert(link.clone(), (target.clone(), task));
         }
-        teams.retain(|team, (target, task)| {
-            let stays = file.team.get(team) == Some(target);
+        // Who has a link of their own is not reached over a team as well.
+        let elsewhere: BTreeSet<BrokerId> =
+            file.link.values().filter_map(|target| target.broker.as_ref()?.parse().ok()).collect();
+        let wanted = |team: &String| Some((file.team.get(team)?.clone(), elsewhere.clone()));
+        teams.retain(|team, (served, task)| {
+            let stays = wanted(team).as_ref() == Some(served);
             if !stays {
                 task.abort();
                 locked(&serving).forget_team(team);
             }
             stays
         });
-        for (team, target) in &file.team {
-            if !teams.contains_key(team) {
-                locked(&serving).see_team(team, State::Connecting, None);
-                let told = told(Arc::clone(&serving), news.clone());
-                let task =
-                    tasks.spawn(serve_team(caller.clone(), team.clone(), target.clone(), told));
-                teams.insert(team.clone(), (target.clone(), task));
-            }
+        for team in file.team.keys() {
+            let Some(served) = wanted(team).filter(|_| !teams.contains_key(team)) else { continue };
+            locked(&serving).see_team(team, State::Connecting, None);
+            let told = told(Arc::clone(&serving), news.clone());
+            let (target, elsewhere) = served.clone();
+            let team_served = serve_team(caller.clone(), (team.clone(), target), elsewhere, told);
+            let task = tasks.spawn(team_served);
+            teams.insert(team.clone(), (served, task));
         }
         if changed.recv().await.is_none() {
             return Ok(());
@@ -186,12 +190,17 @@ pub async fn run(
 }
 
 #[cfg(feature = "nats")]
-async fn serve_team(caller: Caller, team: String, target: TeamTarget, told: Tell) {
-    crate::team::keep_up(caller, team, target, Arc::new(told)).await;
+async fn serve_team(
+    caller: Caller,
+    team: (String, TeamTarget),
+    elsewhere: BTreeSet<BrokerId>,
+    told: Tell,
+) {
+    crate::team::keep_up(caller, team, elsewhere, Arc::new(told)).await;
 }
 
 #[cfg(not(feature = "nats"))]
-async fn serve_team(_: Caller, team: String, _: TeamTarget, told: Tell) {
+async fn serve_team(_: Caller, (team, _): (String, TeamTarget), _: BTreeSet<BrokerId>, told: Tell) {
     let why = "this peerctl was built without NATS";
     let (member, alias) = (None, None);
     told(News::Team { team, member, alias, state: State::Refused, why: Some(why.to_owned()) });

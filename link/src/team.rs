@@ -202,11 +202,17 @@ impl From<&TeamError> for Over {
 }
 
 /// Keeps a team connected, and a link to each of its members.
-pub(crate) async fn keep_up(caller: Caller, name: String, target: TeamTarget, tell: Arc<Tell>) {
+/// Those that a link of its own leads to are left to that link.
+pub(crate) async fn keep_up(
+    caller: Caller,
+    (name, target): (String, TeamTarget),
+    elsewhere: BTreeSet<BrokerId>,
+    tell: Arc<Tell>,
+) {
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
         let began = Instant::now();
-        let over = serve_team(&caller, &name, &target, &tell).await;
+        let over = serve_team(&caller, (&name, &target), &elsewhere, &tell).await;
         if began.elapsed() >= Duration::from_millis(WORKED_MS) {
             pause_ms = PAUSE_MS_MIN;
         }
@@ -227,7 +233,12 @@ pub(crate) async fn keep_up(caller: Caller, name: String, target: TeamTarget, te
 }
 
 /// Connects to a team, and serves its members until the connection ends.
-async fn serve_team(caller: &Caller, name: &str, target: &TeamTarget, tell: &Arc<Tell>) -> Over {
+async fn serve_team(
+    caller: &Caller,
+    (name, target): (&str, &TeamTarget),
+    elsewhere: &BTreeSet<BrokerId>,
+    tell: &Arc<Tell>,
+) -> Over {
     let settings = match settings(caller, name, target) {
         Ok(settings) => settings,
         Err(error) => return error.into(),
@@ -248,6 +259,7 @@ async fn serve_team(caller: &Caller, name: &str, target: &TeamTarget, tell: &Arc
         tokio::select! {
             error = team.failed() => break error,
             Some(happened) = news.recv() => match happened {
+                TeamNews::Member(Member { id, .. }) if elsewhere.contains(&id) => {}
                 TeamNews::Member(Member { id, name: called }) => {
                     let member = MemberLink {
                         caller: caller.clone(),
@@ -335,7 +347,11 @@ impl MemberLink {
             Err(ended) => return self.over(&ended, broker),
         };
         let wire = match self.team.meet(self.id).await {
-            Ok(wire) => wire,
+            Ok(wire) => {
+                // What it does not take now may have to be left again.
+                left.clear();
+                wire
+            }
             Err(error @ MeetError::Away) => {
                 self.say(None, State::Down, Some(error.to_string()));
                 let why = self.correspond(line, left).await;

@@ -153,6 +153,10 @@ impl Broker {
             if record.policy == Policy::Refuse {
                 return Err(Rejection::LinkRefused { alias: record.alias.clone() });
             }
+            // What reaches the other broker is worth more than what does not.
+            if boot == 0 && self.links.live(remote).is_some_and(LiveLink::is_reached) {
+                return Err(Rejection::LinkIsUp { alias: record.alias.clone() });
+            }
         } else {
             self.check_alias(&alias)?;
             self.check_links()?;
