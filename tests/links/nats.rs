@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use peer_tests::{Home, Outcome, home};
 use serde_json::json;
 
-use crate::machines::{stage, wait};
+use crate::machines::{Machines, stage, wait};
 use crate::nats_server::{Server, Version, old_server, serve};
 
 /// A member's broker identity.
@@ -443,6 +443,31 @@ fn a_copy_of_a_machine_is_an_identity_conflict() {
     wait("the copy is told", || error_of_team(&copy).contains("link identity --new"));
     let _ = send(&two, "to the first");
     wait_came(&one, "to the first");
+}
+
+#[test]
+fn a_machine_that_ssh_reaches_is_left_to_ssh() {
+    let server = Server::open(Version::V2_15);
+    let machines = Machines::linked(home!(), home!());
+    let (laptop, desk) = (&machines.laptop, &machines.desk);
+    let new = ["link", "team", "new", "blue", "--accept", "--nats", &server.url()];
+    let _ = laptop.peerctl(&new).success();
+    let _ = desk.peerctl(&["link", "team", "join", &token(laptop), "--accept"]).success();
+    let _running = (machines.run(), serve(desk));
+    machines.wait_up();
+    wait_again(laptop);
+    wait_up(laptop, desk);
+    let since =
+        |home: &Home| home.peerctl(&["link", "ls", "--json"]).success().json()[0]["since"].clone();
+    let before = (since(laptop), since(desk));
+    for round in 0..5 {
+        let (there, back) = (format!("there {round}"), format!("back {round}"));
+        let _ = (send(laptop, &there), send(desk, &back));
+        wait_came(desk, &there);
+        wait_came(laptop, &back);
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    assert_eq!((since(laptop), since(desk)), before, "the link did not change its way");
 }
 
 #[test]
