@@ -22,6 +22,39 @@ pub struct LinksFile {
     /// The links, by name.
     #[serde(default)]
     pub link: BTreeMap<String, Target>,
+    /// The teams, by name.
+    #[serde(default)]
+    pub team: BTreeMap<String, TeamTarget>,
+}
+
+impl LinksFile {
+    /// Whether there is nothing to serve.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.link.is_empty() && self.team.is_empty()
+    }
+}
+
+/// How a team is reached. Paths that are not absolute begin in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeamTarget {
+    /// The NATS server, or the servers of one cluster.
+    pub nats: Vec<String>,
+    /// The file with the team's key: 32 bytes.
+    pub key: PathBuf,
+    /// The file with a former key that still counts, while members change to the present one.
+    pub former_key: Option<PathBuf>,
+    /// The file with what proves the right to use the server.
+    pub creds: Option<PathBuf>,
+    /// The file with the certificate of the authority that signed the server's.
+    pub ca: Option<PathBuf>,
+    /// Connections without TLS are allowed, also to other machines.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Mail of members that are met for the first time is delivered, and not held.
+    #[serde(default)]
+    pub accept: bool,
 }
 
 /// How a link is reached.
@@ -81,7 +114,7 @@ pub fn read(dir: &Path) -> Result<LinksFile, FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn put(dir: &Path, name: &str, target: &Target) -> Result<(), FileError> {
-    edit(dir, |links| {
+    edit(dir, LINKS, |links| {
         let Target { ssh, command, broker } = target;
         let known = links.entry(name).or_insert_with(toml_edit::table);
         known["ssh"] = value(ssh);
@@ -97,7 +130,7 @@ pub fn put(dir: &Path, name: &str, target: &Target) -> Result<(), FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn rename(dir: &Path, name: &str, new_name: &str) -> Result<(), FileError> {
-    edit(dir, |links| {
+    edit(dir, LINKS, |links| {
         if let Some(known) = links.remove(name) {
             links.insert(new_name, known);
         }
@@ -109,19 +142,58 @@ pub fn rename(dir: &Path, name: &str, new_name: &str) -> Result<(), FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn remove(dir: &Path, name: &str) -> Result<(), FileError> {
-    edit(dir, |links| drop(links.remove(name)))
+    edit(dir, LINKS, |links| drop(links.remove(name)))
 }
 
-/// Changes the table of links. A file that is not valid is not changed, and none is made for nothing.
+/// Adds a team, or changes how it is reached. The rest of the file stays as it is.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn put_team(dir: &Path, name: &str, target: &TeamTarget) -> Result<(), FileError> {
+    let text = |path: &PathBuf| path.display().to_string();
+    edit(dir, TEAMS, |teams| {
+        let known = teams.entry(name).or_insert_with(toml_edit::table);
+        known["nats"] = value(target.nats.iter().collect::<toml_edit::Array>());
+        known["key"] = value(text(&target.key));
+        let optional = [
+            ("former_key", target.former_key.as_ref().map(text).map(value)),
+            ("creds", target.creds.as_ref().map(text).map(value)),
+            ("ca", target.ca.as_ref().map(text).map(value)),
+            ("insecure", target.insecure.then(|| value(true))),
+            ("accept", target.accept.then(|| value(true))),
+        ];
+        for (key, setting) in optional {
+            if let Some(table) = known.as_table_like_mut() {
+                drop(table.remove(key));
+                if let Some(setting) = setting {
+                    table.insert(key, setting);
+                }
+            }
+        }
+    })
+}
+
+/// Removes a team. The rest of the file stays as it is.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn remove_team(dir: &Path, name: &str) -> Result<(), FileError> {
+    edit(dir, TEAMS, |teams| drop(teams.remove(name)))
+}
+
+const LINKS: &str = "link";
+const TEAMS: &str = "team";
+
+/// Changes the table of links or of teams. A file that is not valid is not changed, and none is made for nothing.
 /// A comment above a link goes with it, but the comment at the head of the file stays.
-fn edit(dir: &Path, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileError> {
+fn edit(dir: &Path, table: &str, change: impl FnOnce(&mut dyn TableLike)) -> Result<(), FileError> {
     read(dir)?;
     let path = dir.join(FILE);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let mut file: DocumentMut = text
         .parse()
         .map_err(|error: TomlError| FileError::Invalid { path, reason: error.to_string() })?;
-    let links = file.entry("link").or_insert_with(|| {
+    let links = file.entry(table).or_insert_with(|| {
         let mut links = Table::new();
         links.set_implicit(true);
         links.into()
@@ -203,6 +275,31 @@ mod tests {
             remove(dir.path(), "desk").unwrap();
             assert_eq!(read(dir.path()).unwrap(), LinksFile::default(), "{form}");
         }
+    }
+
+    #[test]
+    fn teams_are_added_changed_and_removed_and_links_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        std::fs::write(&path, "[link.desk]\nssh = \"desk\"\n").unwrap();
+        let mut target = TeamTarget {
+            nats: vec!["tls://one:4222".to_owned(), "tls://two:4222".to_owned()],
+            key: "team-blue.key".into(),
+            former_key: Some("team-blue.former.key".into()),
+            creds: Some("/etc/blue.creds".into()),
+            ca: None,
+            insecure: false,
+            accept: true,
+        };
+        put_team(dir.path(), "blue", &target).unwrap();
+        assert_eq!(read(dir.path()).unwrap().team["blue"], target);
+        (target.former_key, target.accept, target.ca) = (None, false, Some("ca.pem".into()));
+        put_team(dir.path(), "blue", &target).unwrap();
+        let file = read(dir.path()).unwrap();
+        assert_eq!((&file.team["blue"], file.link.len()), (&target, 1));
+        remove_team(dir.path(), "blue").unwrap();
+        let file = read(dir.path()).unwrap();
+        assert!(file.team.is_empty() && file.link.contains_key("desk"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file has not the form of a key.
-    #[error("{} is not a link key: it has {bytes} bytes, and not 32", path.display())]
+    #[error("{} is not a key: it has {bytes} bytes, and not 32", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
@@ -90,7 +90,17 @@ pub fn existing(dir: &Path) -> Result<Option<BrokerId>, IdentityError> {
     }
 }
 
-fn read(path: &Path) -> Result<[u8; 32], IdentityError> {
+/// Returns the private key that the identity is made of.
+///
+/// # Errors
+/// See [`IdentityError`].
+#[cfg(feature = "nats")]
+pub(crate) fn secret(dir: &Path) -> Result<[u8; 32], IdentityError> {
+    read(&dir.join(FILE))
+}
+
+/// Reads a file that holds a secret of 32 bytes, and that nobody else may read.
+pub(crate) fn read(path: &Path) -> Result<[u8; 32], IdentityError> {
     let io = |source| IdentityError::Io { path: path.into(), source };
     let mut file = File::open(path).map_err(io)?;
     let mode = file.metadata().map_err(io)?.mode() & 0o777;

@@ -1,10 +1,10 @@
-//! All links of this machine, kept up: one ssh child each, tried again when it ends.
+//! All links of this machine, kept up: one ssh child each, and one connection for each team.
 //!
 //! Knows the file of links and the pauses between attempts. Does not print: what happens is told.
 //! Invariants: one process serves the links of a state directory. A link that a person must mend is
 //! tried only once a minute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,18 +21,18 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::file::{self, FileError, Target};
+use crate::file::{self, FileError, Target, TeamTarget};
 use crate::identity::{self, IdentityError};
 use crate::serve::{self, Ended, Opened};
 use crate::served::{LockError, Serving, State};
 use crate::{ssh, wire};
 
 /// The shortest and the longest pause between two attempts.
-const PAUSE_MS_MIN: u64 = 1_000;
-const PAUSE_MS_MAX: u64 = 60_000;
+pub(crate) const PAUSE_MS_MIN: u64 = 1_000;
+pub(crate) const PAUSE_MS_MAX: u64 = 60_000;
 
 /// A connection that lasted this long worked: the next pause is the shortest again.
-const WORKED_MS: u64 = 10_000;
+pub(crate) const WORKED_MS: u64 = 10_000;
 
 /// What happens to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,19 @@ pub enum News {
         again_ms: u64,
         /// Whether a person must change something first.
         refused: bool,
+    },
+    /// Something changed in a team.
+    Team {
+        /// Its name in `links.toml`.
+        team: String,
+        /// The member that it is about; absent: the connection to the server.
+        member: Option<BrokerId>,
+        /// What the member is called here, or calls itself.
+        alias: Option<String>,
+        /// How the connection, or the link to the member, is now.
+        state: State,
+        /// Why, or what was refused.
+        why: Option<String>,
     },
 }
 
@@ -115,8 +128,8 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let dir = endpoint.location.dir().to_owned();
     let own = identity::own(&dir)?;
-    let mut links = file::read(&dir)?.link;
-    if links.is_empty() {
+    let mut file = file::read(&dir)?;
+    if file.is_empty() {
         return Err(RunError::None);
     }
     // Before the lock is taken, because whoever sees it held may send the signal.
@@ -124,18 +137,19 @@ pub async fn run(
     let serving = Arc::new(Mutex::new(Serving::take(&endpoint.location)?));
     let caller = Caller { endpoint, own, executable, name };
     let mut running = BTreeMap::<String, (Target, AbortHandle)>::new();
+    let mut teams = BTreeMap::<String, ((TeamTarget, BTreeSet<BrokerId>), AbortHandle)>::new();
     // Dropping it ends all links.
     let mut tasks = JoinSet::new();
     loop {
         running.retain(|link, (target, task)| {
-            let stays = links.get(link) == Some(target);
+            let stays = file.link.get(link) == Some(target);
             if !stays {
                 task.abort();
                 locked(&serving).forget(link);
             }
             stays
         });
-        for (link, target) in &links {
+        for (link, target) in &file.link {
             if running.contains_key(link) {
                 continue;
             }
@@ -144,17 +158,56 @@ pub async fn run(
             let task = tasks.spawn(keep_up(caller.clone(), link.clone(), target.clone(), told));
             running.insert(link.clone(), (target.clone(), task));
         }
+        // Who has a link of their own is not reached over a team as well.
+        let elsewhere: BTreeSet<BrokerId> =
+            file.link.values().filter_map(|target| target.broker.as_ref()?.parse().ok()).collect();
+        let wanted = |team: &String| Some((file.team.get(team)?.clone(), elsewhere.clone()));
+        teams.retain(|team, (served, task)| {
+            let stays = wanted(team).as_ref() == Some(served);
+            if !stays {
+                task.abort();
+                locked(&serving).forget_team(team);
+            }
+            stays
+        });
+        for team in file.team.keys() {
+            let Some(served) = wanted(team).filter(|_| !teams.contains_key(team)) else { continue };
+            locked(&serving).see_team(team, State::Connecting, None);
+            let told = told(Arc::clone(&serving), news.clone());
+            let (target, elsewhere) = served.clone();
+            let team_served = serve_team(caller.clone(), (team.clone(), target), elsewhere, told);
+            let task = tasks.spawn(team_served);
+            teams.insert(team.clone(), (served, task));
+        }
         if changed.recv().await.is_none() {
             return Ok(());
         }
         // While the file is damaged, the links stay as they are; `peerctl doctor` reports it.
-        if let Ok(file) = file::read(&dir) {
-            links = file.link;
+        if let Ok(read) = file::read(&dir) {
+            file = read;
         }
     }
 }
 
-type Tell = Box<dyn Fn(News) + Send + Sync>;
+#[cfg(feature = "nats")]
+async fn serve_team(
+    caller: Caller,
+    team: (String, TeamTarget),
+    elsewhere: BTreeSet<BrokerId>,
+    told: Tell,
+) {
+    crate::team::keep_up(caller, team, elsewhere, Arc::new(told)).await;
+}
+
+#[cfg(not(feature = "nats"))]
+async fn serve_team(_: Caller, (team, _): (String, TeamTarget), _: BTreeSet<BrokerId>, told: Tell) {
+    let why = "this peerctl was built without NATS";
+    let (member, alias) = (None, None);
+    told(News::Team { team, member, alias, state: State::Refused, why: Some(why.to_owned()) });
+    std::future::pending::<()>().await;
+}
+
+pub(crate) type Tell = Box<dyn Fn(News) + Send + Sync>;
 
 /// Records what happens, and passes it on.
 fn told(serving: Arc<Mutex<Serving>>, news: mpsc::UnboundedSender<News>) -> Tell {
@@ -164,6 +217,13 @@ fn told(serving: Arc<Mutex<Serving>>, news: mpsc::UnboundedSender<News>) -> Tell
             News::Down { link, why, refused, .. } => {
                 let state = if *refused { State::Refused } else { State::Down };
                 locked(&serving).see(link, state, Some(why.clone()));
+            }
+            News::Team { team, member: None, state, why, .. } => {
+                locked(&serving).see_team(team, *state, why.clone());
+            }
+            News::Team { team, member: Some(member), alias, state, why } => {
+                let mut serving = locked(&serving);
+                serving.see_member(team, *member, alias.clone(), *state, why.clone());
             }
         }
         // Without a reader the links are served all the same.
@@ -287,7 +347,7 @@ pub async fn answer(
 }
 
 /// A fifth more or less, so that many machines do not come back at once.
-fn jittered(pause_ms: u64) -> u64 {
+pub(crate) fn jittered(pause_ms: u64) -> u64 {
     let drawn = getrandom::u32().unwrap_or(u32::MAX / 2);
     let spread = pause_ms * 2 / 5;
     pause_ms - pause_ms / 5 + spread * u64::from(drawn) / u64::from(u32::MAX)

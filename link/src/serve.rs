@@ -19,10 +19,9 @@ use peer_proto::policy::Policy;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Push, Reply, Request, RequestId};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::clock;
-use crate::wire::{Incoming, Outgoing, WireError};
+use crate::wire::{FramesIn, FramesOut, WireError};
 
 /// How long the other side may take to greet.
 pub(crate) const GREETING_MS: u64 = 20_000;
@@ -88,8 +87,8 @@ impl Future for Named {
 
 /// A connection to this machine's broker, as a link process.
 pub struct BrokerLine {
-    connection: Connection,
-    pushes: Pushes,
+    pub(crate) connection: Connection,
+    pub(crate) pushes: Pushes,
     boot: u64,
 }
 
@@ -108,10 +107,10 @@ pub async fn connect_broker(broker: &mut Reconnect, own: BrokerId) -> Result<Bro
 
 /// Serves a connection until it ends, and says why it ended. `opened` is called once mail can cross;
 /// if it answers `false`, the connection ends in order.
-pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+pub async fn serve<R: FramesIn, W: FramesOut>(
     mut broker: BrokerLine,
     mut link: Link,
-    (mut incoming, mut outgoing): (Incoming<R>, Outgoing<W>),
+    (mut incoming, mut outgoing): (R, W),
     mut opened: impl FnMut(Opened) -> bool,
 ) -> Ended {
     let began = Instant::now();

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use peer_client::holder;
-use peer_proto::ids::Timestamp;
+use peer_proto::ids::{BrokerId, Timestamp};
 use peer_proto::location::{Holding, Location, Phase};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -35,6 +35,19 @@ pub enum State {
     Refused,
 }
 
+impl State {
+    /// The name in text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -53,6 +66,23 @@ pub struct Served {
     pub pid: Option<u32>,
     /// The links, by their names in `links.toml`.
     pub links: BTreeMap<String, Seen>,
+    /// The connections to the servers of teams, by the teams' names in `links.toml`.
+    #[serde(default)]
+    pub teams: BTreeMap<String, Seen>,
+    /// The links to members of teams, by the other broker.
+    #[serde(default)]
+    pub members: BTreeMap<String, SeenMember>,
+}
+
+/// The link to a member of a team.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenMember {
+    /// The team.
+    pub team: String,
+    /// What the member is called here, or calls itself, if that is known.
+    pub alias: Option<String>,
+    /// How the link is.
+    pub seen: Seen,
 }
 
 /// Why the links cannot be taken.
@@ -76,7 +106,13 @@ pub enum LockError {
 pub fn look(location: &Location) -> Option<Served> {
     let holder = holder::look_at(&location.link_lock())?;
     let said = read(location).filter(|said| holder.pid.is_none() || said.pid == holder.pid);
-    Some(Served { pid: holder.pid, links: said.map(|said| said.links).unwrap_or_default() })
+    Some(Served { pid: holder.pid, ..said.unwrap_or_default() })
+}
+
+/// The members of teams, as the process that serves the links told last, also if it has ended.
+#[must_use]
+pub fn members(location: &Location) -> BTreeMap<String, SeenMember> {
+    read(location).map(|said| said.members).unwrap_or_default()
 }
 
 fn read(location: &Location) -> Option<Served> {
@@ -119,7 +155,12 @@ impl Serving {
         let pid = std::process::id();
         let holding = Holding { pid, phase: Phase::Serving };
         lock.write_all(holding.line().as_bytes()).map_err(failed)?;
-        let served = Served { pid: Some(pid), links: BTreeMap::new() };
+        // Who is reached over which team stays known. How they are is not.
+        let mut members = members(location);
+        for member in members.values_mut() {
+            member.seen = Seen { state: State::Down, since: clock::now(), error: None };
+        }
+        let served = Served { pid: Some(pid), members, ..Served::default() };
         let serving = Self { _lock: lock, location: location.clone(), served };
         serving.write();
         Ok(serving)
@@ -127,12 +168,47 @@ impl Serving {
 
     /// Records how a link is now.
     pub fn see(&mut self, link: &str, state: State, error: Option<String>) {
-        let before = self.served.links.get(link);
-        let since = match before {
-            Some(before) if before.state == state => before.since,
-            _ => clock::now(),
-        };
-        self.served.links.insert(link.to_owned(), Seen { state, since, error });
+        let seen = seen(self.served.links.get(link), state, error);
+        self.served.links.insert(link.to_owned(), seen);
+        self.write();
+    }
+
+    /// Records how the connection to a team's server is now.
+    pub fn see_team(&mut self, team: &str, state: State, error: Option<String>) {
+        let seen = seen(self.served.teams.get(team), state, error);
+        self.served.teams.insert(team.to_owned(), seen);
+        if state != State::Up {
+            // Without the server nobody is reached.
+            for member in self.served.members.values_mut().filter(|member| member.team == team) {
+                let error = member.seen.error.clone();
+                member.seen = self::seen(Some(&member.seen), State::Down, error);
+            }
+        }
+        self.write();
+    }
+
+    /// Records how the link to a member of a team is now.
+    pub fn see_member(
+        &mut self,
+        team: &str,
+        member: BrokerId,
+        alias: Option<String>,
+        state: State,
+        error: Option<String>,
+    ) {
+        let before = self.served.members.get(&member.to_string());
+        let seen = seen(before.map(|before| &before.seen), state, error);
+        let alias =
+            before.and_then(|before| before.alias.clone()).filter(|_| state != State::Up).or(alias);
+        let member_seen = SeenMember { team: team.to_owned(), alias, seen };
+        self.served.members.insert(member.to_string(), member_seen);
+        self.write();
+    }
+
+    /// Records that a team is served no more.
+    pub fn forget_team(&mut self, team: &str) {
+        self.served.teams.remove(team);
+        self.served.members.retain(|_, member| member.team != team);
         self.write();
     }
 
@@ -158,6 +234,15 @@ impl Serving {
             let _ = std::fs::remove_file(&path);
         }
     }
+}
+
+/// How something is now. The time stays while the state does.
+fn seen(before: Option<&Seen>, state: State, error: Option<String>) -> Seen {
+    let since = match before {
+        Some(before) if before.state == state => before.since,
+        _ => clock::now(),
+    };
+    Seen { state, since, error }
 }
 
 #[cfg(test)]

@@ -43,6 +43,24 @@ pub enum WireError {
     /// The operating system's error.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
+    /// A connection over a NATS server ended.
+    #[error("{0}")]
+    Session(String),
+}
+
+/// Frames from the other side, whatever carries them.
+pub trait FramesIn: Send {
+    /// Waits for the next frame. Nothing is lost if the wait is given up.
+    fn next(&mut self) -> impl Future<Output = Result<Frame, WireError>> + Send;
+}
+
+/// Frames to the other side, whatever carries them.
+pub trait FramesOut: Send {
+    /// Queues a frame.
+    fn feed(&mut self, frame: &Frame) -> impl Future<Output = Result<(), WireError>> + Send;
+
+    /// Sends what is queued.
+    fn flush(&mut self) -> impl Future<Output = Result<(), WireError>> + Send;
 }
 
 /// Frames from the other side.
@@ -132,12 +150,8 @@ fn no_preface(noise: &[u8]) -> WireError {
     WireError::NoPreface(line.chars().take(NOISE_TOLD_CHARS).collect())
 }
 
-impl<R: AsyncRead + Unpin> Incoming<R> {
-    /// Waits for the next frame.
-    ///
-    /// # Errors
-    /// See [`WireError`].
-    pub async fn next(&mut self) -> Result<Frame, WireError> {
+impl<R: AsyncRead + Unpin + Send> FramesIn for Incoming<R> {
+    async fn next(&mut self) -> Result<Frame, WireError> {
         let bytes = match self.0.next().await {
             None => return Err(WireError::Ended),
             Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -150,21 +164,13 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     }
 }
 
-impl<W: AsyncWrite + Unpin> Outgoing<W> {
-    /// Queues a frame.
-    ///
-    /// # Errors
-    /// See [`WireError`].
-    pub async fn feed(&mut self, frame: &Frame) -> Result<(), WireError> {
+impl<W: AsyncWrite + Unpin + Send> FramesOut for Outgoing<W> {
+    async fn feed(&mut self, frame: &Frame) -> Result<(), WireError> {
         let bytes = codec::encode(frame).map_err(|error| WireError::Frame(error.to_string()))?;
         Ok(self.0.feed(Bytes::from(bytes)).await?)
     }
 
-    /// Sends what is queued.
-    ///
-    /// # Errors
-    /// See [`WireError`].
-    pub async fn flush(&mut self) -> Result<(), WireError> {
+    async fn flush(&mut self) -> Result<(), WireError> {
         Ok(SinkExt::<Bytes>::flush(&mut self.0).await?)
     }
 }

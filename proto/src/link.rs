@@ -201,7 +201,8 @@ pub enum LinkRequest {
         remote: BrokerId,
         /// What to call it, where this broker does not know it yet.
         alias: String,
-        /// The other broker's present run: a random number.
+        /// The other broker's present run: a random number. 0: it is not reached now, and its mail is
+        /// carried by letter.
         boot: u64,
         /// What becomes of its mail, where this broker does not know it yet.
         policy: Policy,

@@ -328,6 +328,19 @@ fn of_links(home: &Home, types: &Types) {
     prints("link-process", &["stop"]);
     prints("links", &["rm", "tower"]);
     prints("link-identity", &["identity", "--new"]);
+    prints("link-find", &["find", "desk"]);
+    // A team whose server nobody asks: step links of CI has real servers.
+    let key = home.state().join("link.team-blue.key");
+    fs::write(&key, [7; 32]).expect("write a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("keep it private");
+    let team = "[team.blue]\nnats = [\"tls://localhost:1\"]\nkey = \"link.team-blue.key\"\n";
+    fs::write(home.state().join("links.toml"), team).expect("write links.toml");
+    prints("teams", &["team", "ls"]);
+    prints("team-token", &["team", "invite", "blue"]);
+    prints("team-permissions", &["team", "permissions", "blue"]);
+    types.fails(&home.run(command(&["team", "invite", "red"]), ""), None);
+    prints("team-token", &["team", "rekey", "blue"]);
+    prints("teams", &["team", "rm", "blue"]);
 }
 
 /// The first line of a command that goes on, as an object.

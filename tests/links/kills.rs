@@ -22,7 +22,7 @@ const STOPPED_MS: u64 = 400;
 
 /// Sends numbered messages to the other machine's person until it is told to stop. A send that got
 /// no answer is repeated under its key. Returns how many were accepted.
-fn send_all(home: &Home, to: &str, until: &AtomicBool) -> usize {
+pub(crate) fn send_all(home: &Home, to: &str, until: &AtomicBool) -> usize {
     let mut number = 0;
     while !until.load(Ordering::Relaxed) {
         let (key, text) = (format!("k{number}"), format!("number {number}"));
@@ -44,7 +44,7 @@ fn send_all(home: &Home, to: &str, until: &AtomicBool) -> usize {
 }
 
 /// The numbers that came from a peer, in the order in which they were stored.
-fn came(home: &Home, from: &str) -> Vec<usize> {
+pub(crate) fn came(home: &Home, from: &str) -> Vec<usize> {
     let mut numbers = Vec::new();
     let mut after = "m-0000000000000000".to_owned();
     loop {

@@ -121,7 +121,8 @@ fn crates_depend_on_the_layers_above_and_on_nothing_else() {
         ("peer-mcp-core", &["peer-proto"][..]),
         ("peer-mcp", &["peer-client", "peer-mcp-core", "peer-proto"][..]),
         ("peer-link-core", &["peer-proto"][..]),
-        ("peer-link", &["peer-client", "peer-link-core", "peer-proto"][..]),
+        ("peer-link-nats", &["peer-proto"][..]),
+        ("peer-link", &["peer-client", "peer-link-core", "peer-link-nats", "peer-proto"][..]),
         (
             "peerctl",
             &[
@@ -140,7 +141,13 @@ fn crates_depend_on_the_layers_above_and_on_nothing_else() {
         ("seccompiler", &["peer-broker"][..]),
         ("rmcp", &["peer-mcp"][..]),
         ("clap", &["peerctl"][..]),
-        ("tokio", &["peer-client", "peer-broker", "peer-link", "peer-mcp", "peerctl"][..]),
+        (
+            "tokio",
+            &["peer-client", "peer-broker", "peer-link", "peer-link-nats", "peer-mcp", "peerctl"][..],
+        ),
+        ("async-nats", &["peer-link-nats"][..]),
+        ("crypto_box", &["peer-link-nats"][..]),
+        ("crypto_secretbox", &["peer-link-nats"][..]),
         ("dirs", &["peer-client", "peerctl"][..]),
     ]);
     let mut findings = Vec::new();
@@ -166,6 +173,28 @@ fn crates_depend_on_the_layers_above_and_on_nothing_else() {
     }
     none(findings);
     assert_eq!(seen, layers.keys().copied().chain(["peer-tests"]).map(str::to_owned).collect());
+}
+
+/// The broker and the adapter can open no connection to another machine, whatever the link process
+/// brings: nothing that could is among their dependencies.
+#[test]
+fn the_broker_and_the_adapter_have_no_network_library() {
+    for package in ["peer-broker", "peer-mcp"] {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--edges", "normal,build", "--prefix", "none"])
+            .args(["--format", "{p}", "--package", package, "--manifest-path"])
+            .arg(root().join("Cargo.toml"))
+            .output()
+            .expect("run cargo tree");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let tree = String::from_utf8_lossy(&output.stdout);
+        assert!(tree.contains("peer-proto"), "cargo tree prints packages: {tree}");
+        let network = ["async-nats", "rustls", "tokio-rustls", "ring", "peer-link-nats"];
+        let found = tree
+            .lines()
+            .filter(|line| line.split_whitespace().next().is_some_and(|it| network.contains(&it)));
+        none(found.map(|line| format!("{package} depends on {line}")).collect());
+    }
 }
 
 #[test]

@@ -380,6 +380,11 @@ pub enum Rejection {
         /// The link's name.
         alias: String,
     },
+    /// A connection for letters was opened to a broker that another connection reaches.
+    LinkIsUp {
+        /// The link.
+        alias: String,
+    },
     /// A link whose other end is this broker.
     LinkToItself,
     /// The identity is not the one that this broker has.
@@ -549,6 +554,7 @@ impl Rejection {
             Self::BadTransition { .. } => ErrorCode::BadTransition,
             Self::UnknownLink { .. } => ErrorCode::UnknownLink,
             Self::LinkRefused { .. } => ErrorCode::RefusedByPolicy,
+            Self::LinkIsUp { .. } => ErrorCode::NotPermitted,
             Self::LinkToItself | Self::OtherIdentity { .. } => ErrorCode::IdentityConflict,
             Self::BadFrame { .. } => ErrorCode::BadFrame,
             Self::Stopping => ErrorCode::Stopping,

@@ -98,6 +98,7 @@ impl Rejection {
                 "your user can accept it".to_owned(),
                 format!("`peerctl link set {alias} hold` lets its mail in, held for you"),
             ),
+            Self::LinkIsUp { .. } => "letters are needed only while that link is down".into(),
             Self::LinkToItself => to.pick_of(
                 "your user can give the copy an identity of its own",
                 "if this machine is a copy of the other, run `peerctl link identity --new` here",
@@ -459,6 +460,9 @@ impl fmt::Display for Rejection {
             Self::Stopping => f.write_str("the broker is stopping"),
             Self::UnknownLink { name } => write!(f, "no link is called {name:?}"),
             Self::LinkRefused { alias } => write!(f, "the link {alias} is refused by its policy"),
+            Self::LinkIsUp { alias } => {
+                write!(f, "the link {alias} is up already, over another connection")
+            }
             Self::LinkToItself => f.write_str("both ends of the link are this broker"),
             Self::OtherIdentity { known, own } => {
                 write!(f, "this broker is {known} on its links, and not {own}")

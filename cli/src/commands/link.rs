@@ -1,10 +1,13 @@
-//! `peerctl link`: joins this broker to others, over ssh.
+//! `peerctl link`: joins this broker to others, over ssh or a NATS server.
 //!
-//! The process that serves them is in `process`, the trial of one in `trial`. Knows the two places of a link: `links.toml` says how it is reached, and the broker has what the
-//! person decided. Does not know how frames are carried.
+//! The process that serves them is in `process`, what starts it in `service`, the trial of a link in
+//! `trial`, teams in `team`. Knows the two places of a link: `links.toml` says how it is reached, and
+//! the broker has what the person decided. Does not know how frames are carried.
 
 pub(crate) mod process;
 pub(crate) mod service;
+#[cfg(feature = "nats")]
+pub(crate) mod team;
 pub(crate) mod trial;
 
 use std::collections::BTreeMap;
@@ -17,7 +20,7 @@ use peer_link::file::{self, FileError, Target};
 use peer_link::identity::{self, IdentityError};
 use peer_link::run::{self, AttemptError, Caller, RunError};
 use peer_link::serve::{Ended, Opened};
-use peer_link::served::{self, LockError, Seen, State};
+use peer_link::served::{self, LockError, Seen, SeenMember, State};
 use peer_link::ssh;
 use peer_proto::ids::BrokerId;
 use peer_proto::link::{LinkInfo, LinksRequest, Share};
@@ -48,7 +51,8 @@ Examples:
 A link uses the ssh that you have: `ssh HOST peerctl --version` must work
 without a question. The broker opens no network socket.
 Mail of a machine that you call waits until you release it, unless you accept
-it. Mail that you send there is accepted, because you can run commands there.";
+it. Mail that you send there is accepted, because you can run commands there.
+Many machines meet at one NATS server: see `peerctl link team --help`.";
 
 /// Where `peerctl` may lie on the other machine, if it is not on the path of a shell there.
 const COMMANDS: [&str; 3] = ["peerctl", "~/.cargo/bin/peerctl", "~/.local/bin/peerctl"];
@@ -145,6 +149,15 @@ enum LinkCommand {
         #[command(subcommand)]
         command: Option<service::ServiceCommand>,
     },
+    /// Join many machines over one NATS server
+    #[cfg(feature = "nats")]
+    Team(team::Args),
+    /// Look for a machine in the directories of your teams
+    #[cfg(feature = "nats")]
+    Find {
+        /// A part of its name or identity
+        text: String,
+    },
     /// Show the identity of this broker
     Identity {
         /// Give it a new one, as on a copy of a machine; all links begin anew
@@ -157,7 +170,7 @@ enum LinkCommand {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LinkRow {
     name: String,
-    /// How it is reached: `ssh`, or null if this machine only answers.
+    /// How it is reached: `ssh`, `nats`, or null if this machine only answers.
     kind: Option<&'static str>,
     /// The other broker.
     broker: String,
@@ -196,6 +209,8 @@ pub(crate) struct LinkShown {
     ssh: Option<String>,
     /// Where `peerctl` lies there.
     command: Option<String>,
+    /// The team over whose server it is reached.
+    team: Option<String>,
     /// The process that serves the links here, if one does and the system tells it.
     pid: Option<u32>,
 }
@@ -291,6 +306,10 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         }
         LinkCommand::Show { name } => show(output, endpoint, &name).await,
         LinkCommand::Test { name } => trial::run(output, endpoint, name).await,
+        #[cfg(feature = "nats")]
+        LinkCommand::Team(args) => team::run(args, output, endpoint).await,
+        #[cfg(feature = "nats")]
+        LinkCommand::Find { text } => team::find(output, endpoint, &text).await,
         LinkCommand::Start => process::start(output, endpoint).await,
         LinkCommand::Stop => process::stop(output, &endpoint.location).await,
         LinkCommand::Run { detached } => process::serve(output, endpoint, detached).await,
@@ -504,27 +523,38 @@ fn of(links: &[LinkInfo], remote: BrokerId) -> Vec<LinkInfo> {
 struct Known {
     targets: BTreeMap<String, Target>,
     served: Option<served::Served>,
+    members: BTreeMap<String, SeenMember>,
 }
 
 impl Known {
     fn look(endpoint: &Endpoint) -> Result<Self, Failure> {
-        let targets = file::read(endpoint.location.dir())?.link;
-        Ok(Self { targets, served: served::look(&endpoint.location) })
+        let file = file::read(endpoint.location.dir())?;
+        let served = served::look(&endpoint.location);
+        let mut members = served::members(&endpoint.location);
+        members.retain(|_, member| file.team.contains_key(&member.team));
+        Ok(Self { targets: file.link, served, members })
     }
 
-    fn seen(&self, link: &str) -> Option<&Seen> {
-        self.served.as_ref().and_then(|served| served.links.get(link))
+    /// The member of a team that this link leads to, unless another way is configured.
+    fn member(&self, link: &LinkInfo) -> Option<&SeenMember> {
+        let member = self.members.get(&link.broker.to_string());
+        member.filter(|_| !self.targets.contains_key(&link.name))
+    }
+
+    fn seen(&self, link: &LinkInfo) -> Option<&Seen> {
+        let served = self.served.as_ref()?;
+        served.links.get(&link.name).or_else(|| self.member(link).map(|member| &member.seen))
     }
 
     fn state(&self, link: &LinkInfo) -> &'static str {
         if link.up {
             return "up";
         }
-        if !self.targets.contains_key(&link.name) {
+        if !self.targets.contains_key(&link.name) && self.member(link).is_none() {
             // The other machine calls.
             return "down";
         }
-        match self.seen(&link.name).map(|seen| seen.state) {
+        match self.seen(link).map(|seen| seen.state) {
             None => "off",
             Some(State::Connecting) => "connecting",
             Some(State::Refused) => "refused",
@@ -534,10 +564,14 @@ impl Known {
     }
 
     fn row(&self, link: &LinkInfo) -> LinkRow {
-        let seen = self.seen(&link.name).filter(|_| !link.up);
+        let seen = self.seen(link).filter(|_| !link.up);
         let since = link.since.or(seen.map(|seen| seen.since));
         LinkRow {
-            kind: self.targets.contains_key(&link.name).then_some("ssh"),
+            kind: match (self.targets.contains_key(&link.name), self.member(link)) {
+                (true, _) => Some("ssh"),
+                (false, Some(_)) => Some("nats"),
+                (false, None) => None,
+            },
             name: link.name.clone(),
             broker: link.broker.to_string(),
             state: self.state(link),
@@ -603,13 +637,15 @@ async fn show(output: &Output, endpoint: &Endpoint, name: &str) -> Result<(), Fa
             row,
             ssh: target.map(|target| target.ssh.clone()),
             command: target.map(|target| target.command.clone()),
+            team: known.member(link).map(|member| member.team.clone()),
             pid,
         });
     }
-    let reached = target.map_or_else(
-        || "that machine calls this one".to_owned(),
-        |target| cell(&format!("ssh {} {}", target.ssh, target.command)),
-    );
+    let reached = match (target, known.member(link)) {
+        (Some(target), _) => cell(&format!("ssh {} {}", target.ssh, target.command)),
+        (None, Some(member)) => format!("team {}", cell(&member.team)),
+        (None, None) => "that machine calls this one".to_owned(),
+    };
     let mut facts = vec![
         ("link", cell(&link.name)),
         ("broker", link.broker.to_string()),
@@ -633,6 +669,9 @@ async fn show(output: &Output, endpoint: &Endpoint, name: &str) -> Result<(), Fa
         "off" => output.remark("`peerctl link start` starts a process that serves the links"),
         "down" | "refused" if target.is_some() => {
             output.remark(&format!("`peerctl link test {name}` tries ssh alone"));
+        }
+        "down" if known.member(link).is_some() => {
+            output.remark(&format!("`peerctl link test {name}` asks whether it is there"));
         }
         _ => {}
     }

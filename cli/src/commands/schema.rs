@@ -84,6 +84,17 @@ const TYPES: &[Type] = &[
     Type::of::<link::service::LinkService>("link-service", "link service"),
     Type::of::<link::process::LinkNews>("link-run", "link run, one per line"),
     Type::of::<link::Identity>("link-identity", "link identity"),
+    #[cfg(feature = "nats")]
+    Type::of::<Vec<link::team::TeamRow>>(
+        "teams",
+        "link team ls, new, join, rm, rekey --drop-former",
+    ),
+    #[cfg(feature = "nats")]
+    Type::of::<link::team::Invitation>("team-token", "link team invite, link team rekey"),
+    #[cfg(feature = "nats")]
+    Type::of::<link::team::Allowed>("team-permissions", "link team permissions"),
+    #[cfg(feature = "nats")]
+    Type::of::<Vec<link::team::FoundMachine>>("link-find", "link find"),
     Type::of::<Vec<inbox::InboxRow>>("inbox", "inbox, inbox PEER"),
     Type::of::<Vec<inbox::Letter>>("inbox-me", "inbox me"),
     Type::of::<show::WholeMessage>("show", "show"),

@@ -157,6 +157,10 @@ impl Broker {
             if record.policy == Policy::Refuse {
                 return Err(Rejection::LinkRefused { alias: record.alias.clone() });
             }
+            // What reaches the other broker is worth more than what does not.
+            if boot == 0 && self.links.live(remote).is_some_and(LiveLink::is_reached) {
+                return Err(Rejection::LinkIsUp { alias: record.alias.clone() });
+            }
         } else {
             self.check_alias(&alias)?;
             self.check_links()?;
@@ -260,6 +264,7 @@ impl Broker {
         if self.links.live(broker).is_none_or(|live| live.connection != connection) {
             return;
         }
+        let is_reached = self.links.live(broker).is_some_and(LiveLink::is_reached);
         self.links.close(broker);
         for proxy in self.presence.proxies_of(broker).collect::<Vec<_>>() {
             self.links.set_online(proxy, false);
@@ -268,13 +273,17 @@ impl Broker {
                 self.advance(turn, proxy, message, &[Transition::Unlease], None);
             }
         }
-        if let Some(record) = self.links.get(broker).cloned() {
+        if let Some(record) = self.links.get(broker).cloned().filter(|_| is_reached) {
             self.put_link(turn, LinkRecord { last_heard: Some(turn.now.wall), ..record });
         }
     }
 
     /// Records in memory that the other broker was heard of. The store gets it when the link ends.
+    /// A letter may be days old, and tells nothing of its broker now.
     fn heard_of(&mut self, turn: &Turn<'_>, broker: BrokerId) {
+        if !self.links.live(broker).is_some_and(LiveLink::is_reached) {
+            return;
+        }
         if let Some(mut record) = self.links.get(broker).cloned() {
             record.last_heard = Some(turn.now.wall);
             self.links.put(record);

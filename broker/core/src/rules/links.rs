@@ -146,7 +146,7 @@ impl Broker {
         let held = self.mailboxes.iter().flat_map(|(_, mailbox)| mailbox.iter()).filter(|entry| {
             entry.record.brief.origin == Some(broker) && entry.record.stage == Stage::Held
         });
-        let live = self.links.live(broker);
+        let live = self.links.live(broker).filter(|live| live.is_reached());
         let is_peer =
             |proxy: &&PeerId| self.presence.get(**proxy).is_some_and(|record| !record.is_channel());
         LinkInfo {

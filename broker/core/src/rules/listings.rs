@@ -16,6 +16,7 @@ use crate::counts::Counts;
 use crate::input::{Facts, Now};
 use crate::record::{DeliveryRecord, Home, PeerRecord};
 use crate::rejection::{Act, Rejection};
+use crate::state::links::LiveLink;
 use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::is_same_place;
 use crate::step::Query;
@@ -146,7 +147,7 @@ impl Broker {
         let record = self.links.get(home.broker);
         PeerLink {
             name: record.map(|record| record.alias.clone()).unwrap_or_default(),
-            up: self.links.live(home.broker).is_some(),
+            up: self.links.live(home.broker).is_some_and(LiveLink::is_reached),
             heard_at: record.and_then(|record| record.last_heard),
         }
     }

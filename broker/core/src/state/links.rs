@@ -21,7 +21,7 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(crate) struct LiveLink {
     pub(crate) connection: ConnectionId,
-    /// The other broker's run.
+    /// The other broker's run. 0: it is not reached.
     pub(crate) boot: u64,
     pub(crate) since: Timestamp,
     /// Whether it was told that receipts are due, and has not asked for them since.
@@ -33,6 +33,11 @@ pub(crate) struct LiveLink {
 impl LiveLink {
     pub(crate) fn new(connection: ConnectionId, boot: u64, since: Timestamp) -> Self {
         Self { connection, boot, since, told_due: false, came: VecDeque::new() }
+    }
+
+    /// Whether the other broker is reached. If not, the connection only carries letters.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.boot != 0
     }
 
     /// Returns after how long the link may bring one more message. `None`: it may now.

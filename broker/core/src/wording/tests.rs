@@ -139,6 +139,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::Stopping,
         Rejection::UnknownLink { name: "desk".to_owned() },
         Rejection::LinkRefused { alias: "desk".to_owned() },
+        Rejection::LinkIsUp { alias: "desk".to_owned() },
         Rejection::LinkToItself,
         Rejection::OtherIdentity { known: BrokerId([1; 16]), own: BrokerId([2; 16]) },
         Rejection::NoIndex { reason: "it is damaged".to_owned() },

@@ -24,8 +24,8 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         let expected = "a private key that only you can read";
         findings.problem("links", error.to_string(), expected, error.hint());
     }
-    let targets = match file::read(dir) {
-        Ok(file) => file.link,
+    let (targets, teams) = match file::read(dir) {
+        Ok(file) => (file.link, file.team.len()),
         Err(error) => {
             let fix = "correct the file, or remove it and add the links again";
             return findings.problem("links", error.to_string(), "a file of links", fix);
@@ -40,10 +40,14 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         }
     });
     let served = served::look(&endpoint.location);
-    if !targets.is_empty() && served.is_none() {
+    #[cfg(feature = "nats")]
+    for (found, expected, fix) in crate::commands::link::team::unwell(endpoint) {
+        findings.problem("links", found, expected, fix);
+    }
+    if targets.len() + teams > 0 && served.is_none() {
         findings.problem(
             "links",
-            format!("no process serves the {} in links.toml", number(targets.len())),
+            format!("no process serves the {} in links.toml", number(targets.len() + teams)),
             "a process that serves them, so that mail for other machines leaves",
             "peerctl link start",
         );
@@ -110,5 +114,5 @@ fn one(link: &LinkInfo, findings: &mut Findings) {
 }
 
 fn number(links: usize) -> String {
-    if links == 1 { "link".to_owned() } else { format!("{links} links") }
+    if links == 1 { "link or team".to_owned() } else { format!("{links} links and teams") }
 }

@@ -39,8 +39,11 @@ const LOG_END_BYTES: i64 = 4_096;
 /// What happens to a link, for `link run`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LinkNews {
-    link: String,
-    /// `up`, `down` or `refused`.
+    /// The link; null if it is about the connection to a team's server.
+    link: Option<String>,
+    /// The team, if it is about one.
+    team: Option<String>,
+    /// `up`, `connecting`, `down` or `refused`.
     state: &'static str,
     /// The other broker, if it is up.
     broker: Option<String>,
@@ -87,13 +90,18 @@ pub(super) async fn serve(
             done = &mut running => return Ok(done?),
             Some(what) = news.recv() => what,
         };
-        let (link, said) = match &what {
+        let is_team = matches!(what, News::Team { .. });
+        let (about, said) = match &what {
             News::Up { link, .. } => (link.clone(), String::new()),
             News::Down { link, why, .. } => (link.clone(), why.clone()),
+            News::Team { team, member, state, why, .. } => {
+                let why = why.clone().unwrap_or_default();
+                (format!("{team} {member:?}"), format!("{} {why}", state.as_str()))
+            }
         };
-        let again = last.insert(link, said.clone()).as_ref() == Some(&said);
-        // The log of a machine that is away for weeks has one line for it.
-        if detached && again {
+        let again = last.insert(about, said.clone()).as_ref() == Some(&said);
+        // The log of a machine that is away for weeks has one line for it. Of a team, many are away.
+        if again && (detached || is_team) {
             continue;
         }
         tell(output, what)?;
@@ -104,18 +112,28 @@ fn tell(output: &Output, news: News) -> Result<(), Failure> {
     if output.json {
         return output.json_line(&match news {
             News::Up { link, remote, .. } => LinkNews {
-                link,
+                link: Some(link),
+                team: None,
                 state: "up",
                 broker: Some(remote.to_string()),
                 error: None,
                 again_ms: None,
             },
             News::Down { link, why, again_ms, refused } => LinkNews {
-                link,
+                link: Some(link),
+                team: None,
                 state: if refused { "refused" } else { "down" },
                 broker: None,
                 error: Some(why),
                 again_ms: Some(again_ms),
+            },
+            News::Team { team, member, alias, state, why } => LinkNews {
+                link: alias.or_else(|| member.map(|member| member.to_string())),
+                team: Some(team),
+                state: state.as_str(),
+                broker: member.map(|member| member.to_string()),
+                error: why,
+                again_ms: None,
             },
         });
     }
@@ -129,6 +147,15 @@ fn tell(output: &Output, news: News) -> Result<(), Failure> {
             single_line(&why),
             again_ms.div_ceil(1_000)
         ),
+        News::Team { team, member, alias, state, why } => {
+            let about = match (alias, member) {
+                (_, None) => format!("team {}", cell(&team)),
+                (Some(alias), Some(_)) => format!("{} of team {}", cell(&alias), cell(&team)),
+                (None, Some(member)) => format!("{member} of team {}", cell(&team)),
+            };
+            let why = why.map(|why| format!(": {}", single_line(&why))).unwrap_or_default();
+            format!("{about} is {}{why}", state.as_str())
+        }
     })
 }
 
@@ -138,7 +165,7 @@ pub(super) async fn start(output: &Output, endpoint: &Endpoint) -> Result<(), Fa
         let text = format!("the links are served already{}", by(served.pid));
         return LinkProcess { running: true, pid: served.pid, changed: false }.say(output, &text);
     }
-    if file::read(endpoint.location.dir())?.link.is_empty() {
+    if file::read(endpoint.location.dir())?.is_empty() {
         return Err(run::RunError::None.into());
     }
     // A broker that cannot start is a failure of this command, and not a line in a log.

@@ -29,7 +29,7 @@ pub(crate) struct Trial {
     broker: String,
     /// Its version.
     version: String,
-    /// How long ssh and the other `peerctl` took together.
+    /// How long ssh or the server, and the other `peerctl`, took together.
     took_ms: u64,
 }
 
@@ -42,7 +42,9 @@ struct Answer {
 
 pub(super) async fn run(output: &Output, endpoint: &Endpoint, link: String) -> Result<(), Failure> {
     let mut links = file::read(endpoint.location.dir())?.link;
-    let target = links.remove(&link).ok_or_else(|| no_such_link(&link))?;
+    let Some(target) = links.remove(&link) else {
+        return ask_member(output, endpoint, link).await;
+    };
     let began = Instant::now();
     let (child, stdout, stdin) =
         ssh::start(&target.ssh, &target.command, &["link", "identity", "--json"])
@@ -88,6 +90,34 @@ pub(super) async fn run(output: &Output, endpoint: &Endpoint, link: String) -> R
         single_line(&answer.version),
         if took_ms < 1_000 { format!("{took_ms} ms") } else { span(took_ms) }
     ))
+}
+
+/// Asks a machine of a team whether it is there, over the server.
+#[cfg(feature = "nats")]
+async fn ask_member(output: &Output, endpoint: &Endpoint, link: String) -> Result<(), Failure> {
+    let links = super::ask(endpoint, peer_proto::link::LinksRequest::List).await?;
+    let known = links.into_iter().find(|known| known.name == link);
+    let broker = known.ok_or_else(|| no_such_link(&link))?.broker;
+    let began = Instant::now();
+    let here = match super::team::probe(endpoint, broker).await? {
+        Some(Ok(here)) => here,
+        Some(Err(error)) => return Err(Failure::unreachable(format!("{}: {error}", cell(&link)))),
+        None => {
+            return Err(Failure::wrong(format!("{} cannot be tested from here", cell(&link)))
+                .hint("it is in no team's directory, so that machine calls this one"));
+        }
+    };
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if output.json {
+        let (broker, version) = (broker.to_string(), here.software);
+        return output.json(&Trial { link, broker, version, took_ms });
+    }
+    output.line(&super::team::tested(&here, took_ms, &link, broker))
+}
+
+#[cfg(not(feature = "nats"))]
+async fn ask_member(_: &Output, _: &Endpoint, link: String) -> Result<(), Failure> {
+    Err(no_such_link(&link))
 }
 
 fn because(said: Option<String>) -> String {
