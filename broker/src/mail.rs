@@ -2,14 +2,16 @@
 //! another message.
 
 use peer_core::record::MessageRecord;
+use peer_core::step::RemoteRecipient;
 use peer_proto::codec;
-use peer_proto::ids::{BrokerId, PeerId};
+use peer_proto::ids::BrokerId;
 use peer_proto::link::{Mail, RemoteSender};
 use sha2::{Digest, Sha256};
 
 /// Returns a message as it goes over a link to these recipients. `own` is this broker.
-pub(crate) fn mail(record: MessageRecord, own: BrokerId, to: Vec<(PeerId, String)>) -> Mail {
+pub(crate) fn mail(record: MessageRecord, own: BrokerId, to: Vec<RemoteRecipient>) -> Mail {
     let MessageRecord { head, text, .. } = record;
+    let to = to.into_iter().map(|to| to.as_sent(&head)).collect();
     Mail {
         id: head.id,
         origin: own,

@@ -20,7 +20,7 @@ use crate::delivery::Transition;
 use crate::input::Facts;
 use crate::record::DeliveryRecord;
 use crate::state::mailbox::{Lease, MailboxEntry};
-use crate::step::Effect;
+use crate::step::{Effect, RemoteRecipient};
 use crate::turn::Turn;
 use crate::wording::{self, Addressee};
 
@@ -48,7 +48,7 @@ impl Broker {
             let Some((message, proxies)) = outgoing.next() else { return };
             let home = |proxy: &PeerId| {
                 let home = self.presence.get(*proxy)?.home.as_ref()?;
-                Some((home.peer, home.name.clone()))
+                Some(RemoteRecipient { proxy: *proxy, peer: home.peer, name: home.name.clone() })
             };
             let to = proxies.iter().filter_map(home).collect();
             turn.effect(Effect::Forward { connection, message, to, own });
