@@ -15,7 +15,10 @@
 )]
 #![expect(clippy::print_stdout, reason = "it says how often each move was made")]
 
+mod book;
 mod checks;
+mod lies;
+mod moves;
 mod net;
 mod node;
 #[path = "../../../../mcp/core/tests/both_ends/random.rs"]
@@ -26,25 +29,51 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sim::Sim;
 
 /// Seeds that the plain test run plays, and moves in each.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 10_000;
 const MOVES_EACH: u64 = 220;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-fn play(seed: u64) -> BTreeMap<&'static str, u64> {
+/// Returns how often each move was made, and a digest of all that happened.
+fn play(seed: u64) -> (BTreeMap<&'static str, u64>, u64) {
     let mut sim = Sim::new(seed);
     for _ in 0..MOVES_EACH {
         sim.step();
-        sim.check();
     }
     sim.settle();
-    sim.counts
+    (sim.counts, sim.digest)
+}
+
+/// Plays every so many seeds, until one fails anywhere.
+fn play_some(seeds: impl Iterator<Item = u64>, failed: &AtomicBool) -> BTreeMap<&'static str, u64> {
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for seed in seeds {
+        if failed.load(Ordering::Relaxed) {
+            break;
+        }
+        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
+            Ok((played, _)) => {
+                for (kind, count) in played {
+                    *counts.entry(kind).or_default() += count;
+                }
+            }
+            Err(_) => {
+                failed.store(true, Ordering::Relaxed);
+                println!(
+                    "replay with: PEERD_LINK_SEED={seed} cargo test -p peer-link-core --test sim"
+                );
+            }
+        }
+    }
+    counts
 }
 
 #[test]
@@ -53,17 +82,24 @@ fn no_message_is_lost_shown_twice_or_out_of_order_across_links() {
         play(seed);
         return;
     }
+    let first = number("PEERD_LINK_FROM").unwrap_or(0);
+    let seeds = first..first + number("PEERD_LINK_SEEDS").unwrap_or(SEEDS);
+    let threads = number("PEERD_LINK_THREADS").map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        |threads| usize::try_from(threads).expect("not so many"),
+    );
+    let failed = Arc::new(AtomicBool::new(false));
+    let parts = (0..threads).map(|part| {
+        let (seeds, failed) = (seeds.clone().skip(part).step_by(threads), Arc::clone(&failed));
+        std::thread::spawn(move || play_some(seeds, &failed))
+    });
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in 0..number("PEERD_LINK_SEEDS").unwrap_or(SEEDS) {
-        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
-            Ok(played) => {
-                for (kind, count) in played {
-                    *counts.entry(kind).or_default() += count;
-                }
-            }
-            Err(_) => panic!("replay with PEERD_LINK_SEED={seed}"),
+    for part in parts.collect::<Vec<_>>() {
+        for (kind, count) in part.join().expect("a part ends") {
+            *counts.entry(kind).or_default() += count;
         }
     }
+    assert!(!failed.load(Ordering::Relaxed), "an invariant was broken: see above");
     for (kind, count) in &counts {
         println!("{count:>9} {kind}");
     }
@@ -71,5 +107,12 @@ fn no_message_is_lost_shown_twice_or_out_of_order_across_links() {
         for (kind, count) in counts {
             assert!(count >= 200, "{kind} was played {count} times only");
         }
+    }
+}
+
+#[test]
+fn a_seed_that_is_played_again_gives_the_same() {
+    for seed in 0..20 {
+        assert_eq!(play(seed), play(seed), "seed {seed}");
     }
 }
