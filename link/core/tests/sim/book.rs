@@ -16,7 +16,7 @@ type Place = (usize, Option<BrokerId>, MessageId, PeerId);
 #[derive(Default)]
 pub struct Book {
     /// What each broker's own peers said.
-    said: BTreeMap<(BrokerId, MessageId), String>,
+    said: BTreeSet<(BrokerId, MessageId, String)>,
     /// The stage that each delivery had last, also of messages that were deleted since.
     stages: BTreeMap<Place, Stage>,
     /// Forged messages that no broker may store.
@@ -97,7 +97,7 @@ impl Sim {
         let Some(origin) = head.origin else {
             let bound = self.book.latest[&node].plus_ms(LINK_CLOCK_MS + 1);
             assert!(head.id.accepted_at() <= bound, "I7: a remote clock moved the ids of {node}");
-            self.book.said.insert((this.own, head.id), record.text.clone());
+            self.book.said.insert((this.own, head.id, record.text.clone()));
             if let (Kind::Notice, Some(about)) = (head.kind, head.reply_to) {
                 self.book.notices.extend(head.to.iter().map(|(peer, _)| (node, *peer, about)));
             }
@@ -118,9 +118,9 @@ impl Sim {
             head.to.iter().all(|(peer, _)| this.home(*peer).is_none()),
             "I5: mail was passed on"
         );
-        let said = self.book.said.get(&(origin.broker, head.id));
         assert!(
-            said == Some(&record.text) || self.book.invented.contains(&(origin.broker, head.id)),
+            self.book.said.contains(&(origin.broker, head.id, record.text.clone()))
+                || self.book.invented.contains(&(origin.broker, head.id)),
             "I6: {} is not what its sender said",
             head.id
         );
@@ -170,6 +170,15 @@ impl Sim {
             return;
         }
         let stage = self.stage_there(node, message, home);
+        let text = |node: usize| {
+            let record = self.nodes[node].world.disk.messages.get(&message);
+            record.map(|record| record.text.as_str())
+        };
+        if let (Some(here), Some(there)) = (text(node), text(self.node_of(home.0)))
+            && matches!(record.stage, Stage::Presented | Stage::Relayed)
+        {
+            assert_eq!(here, there, "I4: the recipient's broker has another text of {message}");
+        }
         match record.stage {
             Stage::Presented => assert_eq!(
                 stage,

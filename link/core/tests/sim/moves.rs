@@ -328,8 +328,7 @@ impl Sim {
     /// Somebody puts an earlier copy of the database back.
     fn restore(&mut self, node: usize) {
         let this = &self.nodes[node];
-        // Where few ids are drawn, a restored broker draws those again that it has forgotten.
-        if this.images.is_empty() || self.same_ids {
+        if this.images.is_empty() {
             return;
         }
         self.tell("database restored");
