@@ -70,7 +70,7 @@ impl Sim {
                 self.route(node);
             }
             888..=905 => self.disturb(),
-            906..=917 if self.lies => self.lie(),
+            906..=945 if self.lies => self.lie(),
             _ => {
                 for wire in 0..self.wires.len() {
                     if self.random.chance(30) {
