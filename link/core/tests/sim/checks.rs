@@ -199,13 +199,17 @@ impl Sim {
             let is_gone = !node.world.disk.peers.contains_key(&record.brief.from);
             assert!(is_told || is_question || is_gone, "I11: nobody was told: {told}");
         }
-        if self.is_forgotten(home.0, message, home.1)
-            || node.forgotten.contains(&(message, record.peer))
-        {
-            return;
-        }
         // The other person removed the link, and the receipts that were due with it.
         let had_link = !there.removed.contains(&node.own);
+        if node.forgotten.contains(&(message, record.peer)) {
+            return;
+        }
+        if self.is_forgotten(home.0, message, home.1) {
+            // What it does with it now, it tells all the same.
+            let knows = matches!(record.stage, Stage::Presented | Stage::Dropped);
+            assert!(stage != Some(Stage::Presented) || knows || !had_link, "I8: {told}");
+            return;
+        }
         let agrees = match (record.stage, stage) {
             (Stage::Relayed, stage) => stage == Some(Stage::Dead),
             // The person here dropped a dead letter.
