@@ -26,7 +26,11 @@ impl Sim {
 
     fn forge(&mut self, from: usize, to: usize) -> Option<Frame> {
         let mut mail = self.forged_mail(from, to)?;
-        match self.random.below(11) {
+        let kind = self.random.below(11);
+        if kind > 6 {
+            return self.forge_word(kind, from, to);
+        }
+        match kind {
             0 => {
                 // Mail of another machine, or of none.
                 let origin = BrokerId([self.random.below(9) as u8 + 1; 16]);
@@ -65,10 +69,17 @@ impl Sim {
                 mail.to[0].1 = "nobody".to_owned();
                 self.book.never.insert(mail.id);
             }
-            6 => {
+            _ => {
                 // Its own, and its own broker does not know it.
                 self.book.invented.insert((mail.origin, mail.id));
             }
+        }
+        Some(Frame::Mail(Box::new(mail)))
+    }
+
+    /// What it says about messages that are not its own.
+    fn forge_word(&mut self, kind: usize, from: usize, to: usize) -> Option<Frame> {
+        match kind {
             7 => {
                 // A message of another machine.
                 let message = self.known_message(to)?;
@@ -76,7 +87,7 @@ impl Sim {
                 if origin.is_some_and(|origin| origin.broker == self.nodes[from].own) {
                     return None;
                 }
-                return Some(Frame::Withdraw(vec![message]));
+                Some(Frame::Withdraw(vec![message]))
             }
             8 => {
                 // Of a reader on a third machine.
@@ -87,17 +98,17 @@ impl Sim {
                 }
                 let there = There {
                     stage: [Stage::Presented, Stage::Cancelled][self.random.below(2)],
-                    at: mail.sent_at,
+                    at: self.nodes[to].world.now.wall,
                     rev: 1_000,
                     carrier: None,
                     acked_at: None,
                 };
-                return Some(Frame::Receipts(vec![Receipt { message, peer, there }]));
+                Some(Frame::Receipts(vec![Receipt { message, peer, there }]))
             }
             9 => {
                 let message = self.known_message(to)?;
                 let peer = PeerId(self.random.below(12) as u64);
-                return Some(Frame::Ask(vec![DeliveryName { message, peer }]));
+                Some(Frame::Ask(vec![DeliveryName { message, peer }]))
             }
             _ => {
                 let message = self.known_message(to)?;
@@ -108,10 +119,9 @@ impl Sim {
                 if node.world.disk.deliveries.values().any(recalled) {
                     return None;
                 }
-                return Some(Frame::Withdrawn(vec![message]));
+                Some(Frame::Withdrawn(vec![message]))
             }
         }
-        Some(Frame::Mail(Box::new(mail)))
     }
 
     /// Whether this machine may speak about that delivery: it is to its own reader.
