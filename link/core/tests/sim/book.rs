@@ -136,7 +136,12 @@ impl Sim {
                 record.rev
             );
         }
-        self.book.stages.insert((node, record.brief.origin, message, peer), record.stage);
+        let place = (node, record.brief.origin, message, peer);
+        let before = self.book.stages.insert(place, record.stage);
+        assert!(
+            before != Some(Stage::Presented) || record.stage == Stage::Presented,
+            "I4: {message} was presented, and {node} takes that back"
+        );
         if let Some(home) = this.home(peer) {
             if was.is_none() {
                 let name = &this.world.disk.peers[&peer].home.as_ref().expect("a proxy").name;
