@@ -2,6 +2,7 @@
 //! another message.
 
 use peer_core::record::MessageRecord;
+use peer_core::step::RemoteRecipient;
 use peer_proto::codec;
 use peer_proto::ids::{BrokerId, PeerId};
 use peer_proto::link::{Mail, RemoteSender};
@@ -11,10 +12,11 @@ use sha2::{Digest, Sha256};
 pub(crate) fn mail(
     record: MessageRecord,
     own: BrokerId,
-    to: Vec<(PeerId, String)>,
+    to: Vec<RemoteRecipient>,
     channel: Option<PeerId>,
 ) -> Mail {
     let MessageRecord { head, text, .. } = record;
+    let to = to.into_iter().map(|to| to.as_sent(&head)).collect();
     Mail {
         id: head.id,
         origin: own,

@@ -201,6 +201,35 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
+    async fn a_cut_at_any_byte_gives_the_frames_before_it_and_no_other() {
+        let sent = [Frame::Ping, Frame::Bye { reason: "a reason".to_owned() }, Frame::Ping];
+        let mut stream = Preface { min: LINK_VERSION, max: LINK_VERSION, ..Preface::ours("x") }
+            .encode_as(LINK_MAGIC)
+            .clone();
+        let mut ends = Vec::new();
+        for frame in &sent {
+            let payload = codec::encode(frame).unwrap();
+            stream.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+            stream.extend(payload);
+            ends.push(stream.len());
+        }
+        for cut in 0..=stream.len() {
+            let (mut theirs, ours) = tokio::io::duplex(4096);
+            theirs.write_all(&stream[..cut]).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let (reader, writer) = tokio::io::split(ours);
+            let mut came = Vec::new();
+            if let Ok((mut incoming, _, _)) = open(reader, writer, "x").await {
+                while let Ok(frame) = incoming.next().await {
+                    came.push(frame);
+                }
+            }
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(came, sent[..whole], "cut after {cut} bytes");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
     async fn without_a_preface_the_first_line_is_told() {
         let (mut ours, theirs) = tokio::io::duplex(1024);
         ours.write_all(b"\nbash: peerctl: command not found\n").await.unwrap();

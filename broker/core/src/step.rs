@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{ConnectionId, Lookups};
 use crate::record::{
-    DeliveryRecord, KeptRecord, LinkRecord, MessageRecord, PausesRecord, PeerRecord, ReceiptKey,
-    SettingsRecord,
+    DeliveryRecord, KeptRecord, LinkRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord,
+    ReceiptKey, SettingsRecord,
 };
 use crate::shared::{SharedKey, SharedRecord};
 use crate::who::Actor;
@@ -100,6 +100,28 @@ pub enum Change {
     },
 }
 
+/// A recipient on another broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteRecipient {
+    /// Its proxy here.
+    pub proxy: PeerId,
+    /// Its identity on its own broker.
+    pub peer: PeerId,
+    /// Its name there, as far as this broker knows.
+    pub name: String,
+}
+
+impl RemoteRecipient {
+    /// Returns its identity and the name that the sender knew it by. A name that it has now may be
+    /// another's: a broker that was restored gives identities again.
+    #[must_use]
+    pub fn as_sent(self, head: &MessageHead) -> (PeerId, String) {
+        let named = head.to.iter().find(|(proxy, _)| *proxy == self.proxy);
+        let name = named.and_then(|(_, name)| Some(name.rsplit_once('@')?.0.to_owned()));
+        (self.peer, name.unwrap_or(self.name))
+    }
+}
+
 /// An outward verb, released in order after the changes of its batch are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -156,8 +178,8 @@ pub enum Effect {
         connection: ConnectionId,
         /// The message.
         message: MessageId,
-        /// The recipients that it is leased for: identity and name on the other broker.
-        to: Vec<(PeerId, String)>,
+        /// The recipients that it is leased for.
+        to: Vec<RemoteRecipient>,
         /// This broker.
         own: BrokerId,
         /// The channel of this broker that it was posted in.

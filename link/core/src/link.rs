@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use peer_proto::ids::{BrokerId, MessageId, Timestamp};
+use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::{LINK_CLOCK_MS, MESSAGES_PER_REQUEST_MAX, REQUEST_BYTES_MAX};
 use peer_proto::link::{
     DeliveryName, Frame, Greeting, LinkPush, LinkReply, LinkRequest, Mail, Outcome, Receipt, Taken,
@@ -25,7 +25,7 @@ const PING_MS: u64 = 15_000;
 /// After how long without a frame from the other side the connection ends.
 const SILENCE_MS: u64 = 45_000;
 
-/// After how long without an answer a message, a receipt or a withdrawal is sent again.
+/// After how long without an answer a message, a receipt, a withdrawal or a question is sent again.
 const ANSWER_MS: u64 = 30_000;
 
 /// The shortest time before a message that could not be taken is offered again.
@@ -174,8 +174,8 @@ enum Wire {
 /// A message that the other broker has not answered.
 #[derive(Debug)]
 struct UnderWay {
-    /// Its recipients there.
-    to: Vec<peer_proto::ids::PeerId>,
+    /// Its recipients there of which nothing was heard, or that it is to come again for.
+    to: BTreeSet<PeerId>,
     /// When it is given back to this broker, to be pushed again.
     again_at: u64,
 }
@@ -202,6 +202,10 @@ pub struct Link {
     /// Withdrawals without an answer, and when they are sent again.
     withdrawals: BTreeSet<MessageId>,
     withdraw_again_at: Option<u64>,
+    /// Deliveries that the other side was asked about and has not answered, and when it is asked
+    /// again.
+    asked_there: BTreeSet<DeliveryName>,
+    ask_again_at: Option<u64>,
     sent_at: u64,
     heard_at: u64,
     actions: Vec<Action>,
@@ -227,6 +231,8 @@ impl Link {
             confirm_by: None,
             withdrawals: BTreeSet::new(),
             withdraw_again_at: None,
+            asked_there: BTreeSet::new(),
+            ask_again_at: None,
             sent_at: 0,
             heard_at: 0,
             actions: Vec::new(),
@@ -282,7 +288,7 @@ impl Link {
         let ping = (self.wire == Wire::Open).then_some(self.sent_at + PING_MS);
         let again = self.under_way.values().map(|waiting| waiting.again_at).min();
         let silence = Some(self.heard_at + SILENCE_MS);
-        [ping, again, silence, self.confirm_by, self.withdraw_again_at]
+        [ping, again, silence, self.confirm_by, self.withdraw_again_at, self.ask_again_at]
             .into_iter()
             .flatten()
             .map(|at| at.saturating_sub(now_ms))
@@ -387,6 +393,8 @@ impl Link {
         self.confirm_by = None;
         self.withdrawals.clear();
         self.withdraw_again_at = None;
+        self.asked_there.clear();
+        self.ask_again_at = None;
     }
 
     // ---- from the other side
@@ -437,6 +445,9 @@ impl Link {
                 }
             }
             Frame::States(states) => {
+                for (name, _) in &states {
+                    self.asked_there.remove(name);
+                }
                 for page in states.chunks(MESSAGES_PER_REQUEST_MAX) {
                     self.ask(Asked::Other, LinkRequest::Stand(page.to_vec()));
                 }
@@ -450,20 +461,25 @@ impl Link {
         let Taken { message, outcomes } = taken;
         let (later, settled): (Vec<_>, Vec<_>) =
             outcomes.into_iter().partition(|(_, outcome)| matches!(outcome, Outcome::Later { .. }));
+        if let Some(waiting) = self.under_way.get_mut(&message) {
+            for (peer, _) in &settled {
+                waiting.to.remove(peer);
+            }
+            // An answer that comes twice may be about another try, for other recipients.
+            let again = later.iter().filter(|(peer, _)| waiting.to.contains(peer));
+            let wait = again.filter_map(|(_, outcome)| match outcome {
+                Outcome::Later { retry_after_ms, .. } => Some(*retry_after_ms),
+                _ => None,
+            });
+            if let Some(wait_ms) = wait.max() {
+                waiting.again_at = now_ms + wait_ms.clamp(RETRY_MIN_MS, RETRY_MAX_MS);
+            }
+            if waiting.to.is_empty() {
+                self.under_way.remove(&message);
+            }
+        }
         if !settled.is_empty() {
             self.relayed.push(Taken { message, outcomes: settled });
-        }
-        let wait = later.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Later { retry_after_ms, .. } => Some(*retry_after_ms),
-            _ => None,
-        });
-        match wait.max() {
-            None => drop(self.under_way.remove(&message)),
-            Some(wait_ms) => {
-                let to = later.into_iter().map(|(peer, _)| peer).collect();
-                let again_at = now_ms + wait_ms.clamp(RETRY_MIN_MS, RETRY_MAX_MS);
-                self.under_way.insert(message, UnderWay { to, again_at });
-            }
         }
     }
 
@@ -523,6 +539,8 @@ impl Link {
             }
             (Asked::Unsettled, Ok(Reply::Link(LinkReply::Unsettled { deliveries, next }))) => {
                 if !deliveries.is_empty() {
+                    self.asked_there.extend(deliveries.iter().copied());
+                    self.ask_again_at = Some(now_ms + ANSWER_MS);
                     self.send(now_ms, Frame::Ask(deliveries));
                 }
                 if next.is_some() {
@@ -588,6 +606,13 @@ impl Link {
                 self.send(now_ms, Frame::Withdraw(page.to_vec()));
             }
         }
+        if self.ask_again_at.is_some_and(|at| at <= now_ms) {
+            let names: Vec<DeliveryName> = self.asked_there.iter().copied().collect();
+            self.ask_again_at = (!names.is_empty()).then_some(now_ms + ANSWER_MS);
+            for page in names.chunks(MESSAGES_PER_REQUEST_MAX) {
+                self.send(now_ms, Frame::Ask(page.to_vec()));
+            }
+        }
         if self.sent_at + PING_MS <= now_ms {
             self.send(now_ms, Frame::Ping);
         }
@@ -624,16 +649,21 @@ impl Link {
         if let Some(mails) = self.take.next(fits) {
             self.ask(Asked::Take, LinkRequest::Take(mails));
         }
+        // The broker applies one entry for each delivery, so a later one goes with the next batch.
         let few = |batch: &[Taken], taken: &Taken| {
             let sum: usize = batch.iter().map(|taken| taken.outcomes.len()).sum();
             sum + taken.outcomes.len() <= MESSAGES_PER_REQUEST_MAX
+                && batch.iter().all(|other| other.message != taken.message)
         };
         if let Some(taken) = self.relayed.next(few) {
             self.ask(Asked::Relayed, LinkRequest::Relayed(taken));
         }
-        if let Some(receipts) =
-            self.receipts.next(|batch, _| batch.len() < MESSAGES_PER_REQUEST_MAX)
-        {
+        let each_once = |batch: &[Receipt], receipt: &Receipt| {
+            let name = |receipt: &Receipt| (receipt.message, receipt.peer);
+            batch.len() < MESSAGES_PER_REQUEST_MAX
+                && batch.iter().all(|other| name(other) != name(receipt))
+        };
+        if let Some(receipts) = self.receipts.next(each_once) {
             let told = receipts
                 .iter()
                 .map(|Receipt { message, peer, there }| Told {

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use peer_proto::codec::{decode, encode};
 use peer_proto::handshake::Preface;
 use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::link::Frame;
 use peer_proto::message::*;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::*;
@@ -13,6 +14,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::links::frames as link_frames;
 use crate::values::{pushes, replies, reply_frame, requests, shown};
 use crate::vectors;
 
@@ -196,6 +198,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         survives::<ClientFrame>(&bytes);
         survives::<ServerFrame>(&bytes);
+        survives::<Frame>(&bytes);
         if let Some(fixed) = bytes.first_chunk() {
             let _ = Preface::decode_fixed(fixed);
         }
@@ -214,5 +217,46 @@ proptest! {
         bytes.splice(start..end, damage);
         survives::<ClientFrame>(&bytes);
         survives::<ServerFrame>(&bytes);
+    }
+
+    /// A frame of another machine: parts of it replaced, repeated, or taken out.
+    #[test]
+    fn damaged_link_frames_never_panic_and_say_no_more_than_their_bytes(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..8usize, prop::collection::vec(any::<u8>(), 0..12)),
+            1..4,
+        ),
+    ) {
+        let frames = link_frames();
+        let mut bytes = encode(&frames[which.index(frames.len())]).unwrap();
+        for (place, gone, damage) in damages {
+            let start = place.index(bytes.len() + 1);
+            let end = bytes.len().min(start + gone);
+            bytes.splice(start..end, damage);
+        }
+        survives::<Frame>(&bytes);
+        if let Ok(frame) = decode::<Frame>(&bytes) {
+            // Numbers may take more bytes than they need, and nothing takes fewer.
+            prop_assert!(encode(&frame).unwrap().len() <= bytes.len());
+        }
+    }
+}
+
+/// Wherever a length stands in a frame of another machine, a claim of more bytes than there are
+/// gives an error: nothing is reserved for it.
+#[test]
+fn a_link_frame_that_claims_much_costs_nothing() {
+    for frame in link_frames() {
+        let bytes = encode(&frame).unwrap();
+        for place in 1..bytes.len() {
+            for claim in [&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10][..], &[0xfc, 0xff, 0xff, 0xff, 0x7f]] {
+                let mut hostile = bytes.clone();
+                hostile.splice(place..=place, claim.iter().copied());
+                if let Ok(frame) = decode::<Frame>(&hostile) {
+                    assert!(encode(&frame).unwrap().len() <= hostile.len(), "{frame:?} at {place}");
+                }
+            }
+        }
     }
 }

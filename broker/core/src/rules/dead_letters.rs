@@ -1,6 +1,8 @@
 //! Ends deliveries that were not presented: expiry, withdrawal, dead letters, and the person's
 //! decisions on dead letters.
 
+use std::collections::BTreeSet;
+
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Cause, Kind, Stage};
 use peer_proto::question::QuestionState;
@@ -21,13 +23,14 @@ impl Broker {
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
         // Expire every due delivery before refilling windows. Otherwise the refill could push one
         // that is about to expire.
-        let mut ended = Vec::new();
+        let (mut ended, mut freed) = (Vec::new(), BTreeSet::new());
         while let Some((_, message, peer)) =
             self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall)
         {
             let is_over = |entry: &MailboxEntry| {
                 entry.record.brief.expires_at.is_some_and(|at| at <= turn.now.wall)
             };
+            freed.insert(peer);
             if !self.mailboxes.get(peer, message).is_some_and(is_over) {
                 self.dead_letter(turn, peer, message, Cause::Unreachable);
                 continue;
@@ -44,8 +47,8 @@ impl Broker {
                 format!("your message {message} to {name} expired before it was presented"),
             );
         }
-        for record in &ended {
-            self.fill_window(turn, record.peer);
+        for peer in freed {
+            self.fill_window(turn, peer);
         }
     }
 

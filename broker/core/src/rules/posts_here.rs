@@ -16,7 +16,7 @@ use crate::input::{Facts, StoredMessage};
 use crate::record::Brief;
 use crate::rejection::Rejection;
 use crate::rules::receipts::{there_of, withdrawn_there};
-use crate::rules::take::{Incoming, card_of_sender, is_same_mail, outcome_of};
+use crate::rules::take::{Incoming, card_of_sender, check_times, is_same_mail, outcome_of};
 use crate::shared::ChannelRecord;
 use crate::turn::Turn;
 
@@ -51,6 +51,9 @@ impl Broker {
         if !known.is_none_or(is_it) {
             let text = format!("another message has the id {}", mail.id);
             return Err(Outcome::Refused { code: ErrorCode::IdempotencyConflict, text });
+        }
+        if known.is_none() {
+            check_times(&mail, turn.now.wall)?;
         }
         let sender = match own {
             Some(own) => own.head.from.clone(),

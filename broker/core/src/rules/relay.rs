@@ -23,7 +23,7 @@ use crate::record::DeliveryRecord;
 use crate::shared::ChannelRecord;
 use crate::state::channels::{began_before, is_of_this_broker};
 use crate::state::mailbox::{Lease, MailboxEntry};
-use crate::step::Effect;
+use crate::step::{Effect, RemoteRecipient};
 use crate::turn::Turn;
 use crate::wording::{self, Addressee};
 
@@ -33,7 +33,8 @@ pub(crate) struct News {
     pub(crate) broker: BrokerId,
     /// The run of that broker.
     pub(crate) boot: u64,
-    /// Whether it counts even if it seems older than what is known: an answer to a question.
+    /// Whether it counts for a pending delivery even if it seems older than what is known: an answer
+    /// to a question.
     pub(crate) is_answer: bool,
 }
 
@@ -50,7 +51,7 @@ impl Broker {
             let Some((message, proxies)) = outgoing.next() else { return };
             let home = |proxy: &PeerId| {
                 let home = self.presence.get(*proxy)?.home.as_ref()?;
-                Some((home.peer, home.name.clone()))
+                Some(RemoteRecipient { proxy: *proxy, peer: home.peer, name: home.name.clone() })
             };
             let to = proxies.iter().filter_map(home).collect();
             let channel = proxies.first().and_then(|proxy| self.posted_in(*proxy, message));
@@ -92,7 +93,7 @@ impl Broker {
         let Some(proxy) = self.presence.proxy_of(broker, peer) else { return };
         match outcome {
             Outcome::Has(there) => {
-                let news = News { broker, boot, is_answer: true };
+                let news = News { broker, boot, is_answer: false };
                 self.stands(turn, news, &Receipt { message, peer, there: *there }, facts);
             }
             Outcome::Later { .. } => {
@@ -160,7 +161,8 @@ impl Broker {
         let Some(record) = pending.clone().or_else(stored) else { return };
         let known = record.relay.and_then(|relay| Some((relay.boot, relay.there?)));
         let is_old = known.is_some_and(|(boot, known)| {
-            boot == news.boot && there.rev <= known.rev && !news.is_answer
+            let counts = news.is_answer && record.stage.is_pending();
+            boot == news.boot && there.rev <= known.rev && !counts
         });
         // What was presented is never taken back.
         if is_old || record.stage == Stage::Presented && record.acked_at.is_some() {
@@ -280,9 +282,14 @@ fn transitions_to(
     boot: u64,
 ) -> Vec<Transition> {
     let acked = there.acked_at.is_some() && record.acked_at.is_none();
-    let ended = |transition: Transition| {
-        let pending = record.stage.is_pending();
-        if pending { vec![transition] } else { Vec::new() }
+    // The revision is recorded with the end, so that older news does not undo it. The recipient's
+    // broker decides, also if this one had given up.
+    let ended = |transition: Transition| match record.stage {
+        Stage::Stored | Stage::Relayed | Stage::Dead | Stage::Expired => {
+            vec![Transition::Relay { there, boot }, transition]
+        }
+        Stage::Held if transition != Transition::Drop => vec![transition],
+        _ => Vec::new(),
     };
     let mut transitions = match there.stage {
         _ if record.stage == Stage::Posted => return Vec::new(),
@@ -298,11 +305,7 @@ fn transitions_to(
         _ if record.stage == Stage::Presented => return Vec::new(),
         Stage::Expired => ended(Transition::Expire),
         Stage::Cancelled => ended(Transition::Cancel(None)),
-        Stage::Dropped if record.stage == Stage::Relayed => vec![Transition::Drop],
-        Stage::Dropped if record.stage == Stage::Stored => {
-            vec![Transition::Relay { there, boot }, Transition::Drop]
-        }
-        Stage::Dropped => Vec::new(),
+        Stage::Dropped => ended(Transition::Drop),
         _ if matches!(record.stage, Stage::Cancelled | Stage::Dropped) => Vec::new(),
         _ => vec![Transition::Relay { there, boot }],
     };

@@ -215,7 +215,9 @@ impl Broker {
         });
         let ends_at = ends.max().unwrap_or_else(|| stored.head.sent_at.plus_ms(bounds.settled_ms));
         let is_letter = stored.deliveries.iter().any(|delivery| delivery.stage == Stage::Dead);
-        if ends_at <= now.wall || (!is_letter && self.is_over(pass)) {
+        // Its origin has not heard yet what became of it, and could not ask any more.
+        let is_due = stored.head.origin.is_some_and(|origin| self.links.has_due(origin.broker, id));
+        if ends_at <= now.wall || (!is_letter && !is_due && self.is_over(pass)) {
             RetentionVerdict::Goes
         } else {
             RetentionVerdict::StaysUntil(ends_at)

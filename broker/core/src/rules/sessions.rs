@@ -552,6 +552,7 @@ impl Broker {
     }
 
     pub(crate) fn forget_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
+        let broker = self.mailboxes.broker_of(peer);
         for message in self.mailboxes.messages(peer, |_| true) {
             self.dead_letter(turn, peer, message, Cause::PeerForgotten);
         }
@@ -565,6 +566,10 @@ impl Broker {
             turn.change(Change::RemovePeer(peer));
             self.send_limits.forget(peer);
             self.emit(turn, &[peer], &Event::PeerForgotten { peer: record.name });
+        }
+        // Messages to this proxy and to others may have waited for it.
+        if let Some(broker) = broker {
+            self.fill_link(turn, broker);
         }
     }
 

@@ -92,9 +92,8 @@ impl Broker {
         digest: [u8; 32],
         facts: &Facts,
     ) -> Result<Vec<(PeerId, Outcome)>, Outcome> {
-        let id = mail.id;
         check_path(&mail, broker, self.links.own)?;
-        check_mail(&mail, turn.now.wall)?;
+        check_mail(&mail)?;
         if self.links.is_withdrawn(broker, mail.id) {
             let has = |(peer, _): &(PeerId, String)| (*peer, Outcome::Has(withdrawn_there()));
             return Ok(mail.to.iter().map(has).collect());
@@ -115,9 +114,30 @@ impl Broker {
                 None => wanted.push((*peer, name.clone())),
             }
         }
-        if wanted.is_empty() {
-            return Ok(outcomes);
+        if !wanted.is_empty() {
+            let refused: Vec<PeerId> = wanted.iter().map(|(peer, _)| *peer).collect();
+            match self.take_new(turn, broker, (mail, digest), wanted, facts) {
+                Ok(new) => outcomes.extend(new),
+                // What is here already is not refused.
+                Err(outcome) => {
+                    outcomes.extend(refused.into_iter().map(|peer| (peer, outcome.clone())));
+                }
+            }
         }
+        Ok(outcomes)
+    }
+
+    /// Takes a message for recipients that do not have it.
+    fn take_new(
+        &mut self,
+        turn: &mut Turn<'_>,
+        broker: BrokerId,
+        (mail, digest): (Mail, [u8; 32]),
+        wanted: Vec<(PeerId, String)>,
+        facts: &Facts,
+    ) -> Result<Vec<(PeerId, Outcome)>, Outcome> {
+        let (id, known) = (mail.id, facts.stored.get(&mail.id));
+        check_times(&mail, turn.now.wall)?;
         if wanted.iter().any(|(peer, _)| peer.is_channel()) {
             return self.take_for_channel(turn, broker, (mail, digest), facts);
         }
@@ -128,7 +148,7 @@ impl Broker {
             .reply_to
             .and_then(|id| facts.stored.get(&id))
             .filter(|original| self.concerns_remote(original, sender.peer));
-        let mut accepted: Vec<(PeerId, PeerId, Stage)> = Vec::new();
+        let (mut accepted, mut outcomes) = (Vec::new(), Vec::new());
         for (peer, name) in wanted {
             match self.check_remote(turn, broker, &sender, (peer, &name), original) {
                 Ok((current, stage)) => accepted.push((peer, current, stage)),
@@ -371,8 +391,8 @@ fn check_path(mail: &Mail, broker: BrokerId, own: Option<BrokerId>) -> Result<()
     Err(Outcome::Refused { code: ErrorCode::NotPermitted, text })
 }
 
-/// Checks the form of a message.
-fn check_mail(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
+/// Checks that a message may come now. One that is here already may be older.
+pub(crate) fn check_times(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
     let refused = |code: ErrorCode, text: &str| Outcome::Refused { code, text: text.to_owned() };
     let sent_at = mail.id.accepted_at();
     if sent_at > now.plus_ms(LINK_CLOCK_MS) {
@@ -384,6 +404,12 @@ fn check_mail(mail: &Mail, now: Timestamp) -> Result<(), Outcome> {
     if mail.expires_at.is_some_and(|at| at.plus_ms(LINK_CLOCK_MS) < now) {
         return Err(refused(ErrorCode::TooLate, "its time to live is over"));
     }
+    Ok(())
+}
+
+/// Checks the form of a message.
+fn check_mail(mail: &Mail) -> Result<(), Outcome> {
+    let refused = |code: ErrorCode, text: &str| Outcome::Refused { code, text: text.to_owned() };
     let to_channel = mail.to.iter().any(|(peer, _)| peer.is_channel());
     if to_channel && (mail.to.len() > 1 || mail.channel.is_some()) {
         return Err(refused(ErrorCode::OutOfBounds, "a post to a channel has no other recipient"));

@@ -6,6 +6,7 @@
 //! link.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::limits::{LINK_MEMORY_MS, LINK_PER_MINUTE};
@@ -55,6 +56,12 @@ impl LiveLink {
             self.came.pop_front();
         }
     }
+}
+
+/// The keys of one message's receipts.
+fn receipts_of(broker: BrokerId, message: MessageId) -> RangeInclusive<ReceiptKey> {
+    let key = |peer| ReceiptKey { broker, message, peer };
+    key(PeerId(0))..=key(PeerId(u64::MAX))
 }
 
 /// All links.
@@ -197,10 +204,14 @@ impl Links {
         confirmed
     }
 
+    /// Whether a receipt of this message is due to this broker.
+    pub(crate) fn has_due(&self, broker: BrokerId, message: MessageId) -> bool {
+        self.due.range(receipts_of(broker, message)).next().is_some()
+    }
+
     /// Removes the receipts of a deleted message.
     pub(crate) fn forget_due(&mut self, broker: BrokerId, message: MessageId) -> Vec<ReceiptKey> {
-        let key = |peer| ReceiptKey { broker, message, peer };
-        let range = key(PeerId(0))..=key(PeerId(u64::MAX));
+        let range = receipts_of(broker, message);
         let keys: Vec<ReceiptKey> = self.due.range(range).map(|(key, _)| *key).collect();
         for key in &keys {
             self.due.remove(key);

@@ -262,6 +262,8 @@ pub struct World {
     pub requests: u64,
     /// Random bits of the requests: worlds that are played together begin with different ones.
     pub entropy: u64,
+    /// The random bits that a send gets: few, where ids of two brokers shall be the same.
+    pub id_bits: u64,
 }
 
 impl World {
@@ -283,6 +285,7 @@ impl World {
             connections: 0,
             requests: 0,
             entropy: 0,
+            id_bits: u64::MAX,
         }
     }
 
@@ -361,6 +364,9 @@ impl World {
             .wrapping_add(1_442_695_040_888_963_407);
         let lookups = self.broker.lookups(connection, &request);
         let mut facts = Facts { entropy: self.entropy >> 16, ..Facts::default() };
+        if let Request::Send(_) | Request::Ask(_) = &request {
+            facts.entropy &= self.id_bits;
+        }
         let token = Token([self.requests as u8; 32]);
         facts.token = Some((token, digest(token)));
         if let Request::Register(Register { resume: Some(resume), .. }) = &request {
@@ -627,7 +633,9 @@ impl World {
                 format!("{}: gets {}{attempts}{again}", to(connection), self.alias(*message))
             }
             Effect::Forward { connection, message, to: recipients, .. } => {
-                let names: Vec<&str> = recipients.iter().map(|(_, name)| name.as_str()).collect();
+                let head = &self.disk.messages[message].head;
+                let names = recipients.iter().map(|to| to.clone().as_sent(head).1);
+                let names: Vec<String> = names.collect();
                 format!(
                     "{}: forwards {} to {}",
                     to(connection),

@@ -221,7 +221,7 @@ async fn install(
     service: Service,
     yes: bool,
 ) -> Result<(), Failure> {
-    if peer_link::file::read(endpoint.location.dir())?.link.is_empty() {
+    if peer_link::file::read(endpoint.location.dir())?.is_empty() {
         return Err(peer_link::run::RunError::None.into());
     }
     let asks = terminal::is_there() && !yes && !output.json;

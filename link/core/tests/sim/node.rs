@@ -1,11 +1,12 @@
 //! A machine of the simulator: who is behind a connection, and how mail leaves it.
 
+use peer_core::step::RemoteRecipient;
 use peer_proto::ids::{BrokerId, MessageId, PeerId};
 use peer_proto::link::{Mail, RemoteSender};
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Reply, RequestId};
 
-use crate::sim::{End, FromBroker, Node, SESSIONS};
+use crate::sim::{End, FromBroker, Node};
 
 impl Node {
     pub fn place(&self, to: usize) -> usize {
@@ -20,9 +21,9 @@ impl Node {
     }
 
     pub fn session_of(&self, connection: u64) -> Option<(String, PeerId)> {
-        let found = SESSIONS.iter().find_map(|name| {
-            let program = self.world.programs.get(*name)?;
-            (program.connection.0 == connection).then(|| ((*name).to_owned(), program.peer))
+        let found = self.names.iter().find_map(|name| {
+            let program = self.world.programs.get(name)?;
+            (program.connection.0 == connection).then(|| (name.clone(), program.peer))
         });
         found.and_then(|(name, peer)| Some((name, peer?)))
     }
@@ -49,12 +50,13 @@ impl Node {
     pub fn mail(
         &self,
         message: MessageId,
-        to: Vec<(PeerId, String)>,
+        to: Vec<RemoteRecipient>,
         own: BrokerId,
         channel: Option<PeerId>,
     ) -> Mail {
         let record = self.world.disk.messages[&message].clone();
         let head = record.head;
+        let to = to.into_iter().map(|to| to.as_sent(&head)).collect();
         Mail {
             id: head.id,
             origin: own,

@@ -1,4 +1,4 @@
-//! Two or three brokers with links between them, and everything that befalls them.
+//! Two to five brokers with links between them: who is connected to whom, and what is under way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,12 +6,12 @@ use peer_core::broker::Config;
 use peer_core::step::Effect;
 use peer_link_core::{Action, Event, Link, Settings};
 use peer_proto::ids::{BrokerId, MessageId, PeerId};
-use peer_proto::link::{LinkPush, LinkReply, LinkRequest, LinksRequest};
-use peer_proto::message::{Carrier, Evidence, Stage};
+use peer_proto::link::{Frame, LinkPush, LinkReply, LinkRequest};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Push, Register, Reply, Request, RequestId, Resume, Role, Send};
+use peer_proto::request::{Push, Register, Reply, Request, RequestId, Resume, Role};
 
+use crate::book::Book;
 use crate::net::{Kind, Way};
 use crate::random::Random;
 use crate::world::{Disk, World};
@@ -27,6 +27,8 @@ pub struct End {
     pub to: usize,
     pub core: Link,
     pub program: String,
+    /// Link processes that this broker had for this link.
+    pub processes: usize,
     pub connected: bool,
     /// Pushes and answers, each in order: a process may read either first.
     pub inbox: VecDeque<FromBroker>,
@@ -39,12 +41,18 @@ pub struct Node {
     pub world: World,
     pub own: BrokerId,
     pub ends: Vec<End>,
+    /// The sessions that there ever were, by the names that they began with.
+    pub names: Vec<String>,
     /// What each session holds.
     pub holds: BTreeMap<String, BTreeSet<MessageId>>,
     pub online: BTreeSet<String>,
     pub images: Vec<Disk>,
-    /// It was put back to an earlier image: what it had seen since is forgotten.
+    /// It was put back to an earlier image at least once.
     pub restored: bool,
+    /// Brokers whose links its person removed.
+    pub removed: BTreeSet<BrokerId>,
+    /// Deliveries of which it forgot something when it was put back.
+    pub forgotten: BTreeSet<(MessageId, PeerId)>,
     /// Messages whose order a person changed: requeued, or refused before.
     pub out_of_order: BTreeSet<MessageId>,
 }
@@ -54,6 +62,8 @@ pub struct Wire {
     pub ends: [usize; 2],
     pub kind: Kind,
     pub up: bool,
+    /// The network is divided here: no connection can be made.
+    pub parted: bool,
     pub ways: [Way; 2],
 }
 
@@ -72,46 +82,62 @@ pub struct Sim {
     pub accepted: Vec<Accepted>,
     /// What was proved to a model, by machine, message and peer.
     pub proved: BTreeSet<(usize, MessageId, PeerId)>,
+    pub book: Book,
+    /// A link process of this world lies.
+    pub lies: bool,
+    /// Ids of two machines are often the same in this world, as they are once in 2^32 else.
+    pub same_ids: bool,
+    /// Somebody sets clocks in this world.
+    pub clocks_set: bool,
+    /// Of all that happened, in order: a seed that is played again gives the same.
+    pub digest: u64,
     pub counts: BTreeMap<&'static str, u64>,
     pub tells: bool,
 }
 
+/// Sessions that each machine begins with.
 pub const SESSIONS: [&str; 2] = ["ann", "bob"];
 
-fn broker_id(node: usize) -> BrokerId {
+pub fn broker_id(node: usize) -> BrokerId {
     BrokerId([node as u8 + 1; 16])
 }
 
-fn end_name(to: usize) -> String {
-    format!("link-{to}")
+fn end_name(to: usize, process: usize) -> String {
+    format!("link-{to}/{process}")
 }
 
 impl Sim {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let size = if random.chance(25) { 3 } else { 2 };
+        let size = [2, 2, 2, 2, 2, 2, 3, 3, 4, 5][random.below(10)];
+        let (lies, clocks_set) = (random.chance(25), random.chance(20));
+        let same_ids = random.chance(5);
         let mut sim = Self {
             random,
             nodes: Vec::new(),
             wires: Vec::new(),
             accepted: Vec::new(),
             proved: BTreeSet::new(),
+            book: Book::default(),
+            lies,
+            same_ids,
+            clocks_set,
+            digest: seed,
             counts: BTreeMap::new(),
             tells: std::env::var("PEERD_LINK_TELL").is_ok(),
         };
+        let links = sim.draw_links(size);
         for node in 0..size {
-            sim.add_node(node, size);
+            sim.add_node(node, &links, same_ids);
         }
-        for one in 0..size {
-            for other in one + 1..size {
-                let kind = if sim.random.chance(40) { Kind::Lossy } else { Kind::Stream };
-                sim.wires.push(Wire {
-                    ends: [one, other],
-                    kind,
-                    up: false,
-                    ways: [Way::default(), Way::default()],
-                });
-            }
+        for ends in links {
+            let kind = match sim.random.below(100) {
+                0..=49 => Kind::Stream,
+                50..=79 => Kind::Service,
+                _ => Kind::Attic,
+            };
+            let ways = [Way::default(), Way::default()];
+            sim.wires.push(Wire { ends, kind, up: false, parted: false, ways });
         }
         for wire in 0..sim.wires.len() {
             sim.connect(wire);
@@ -123,31 +149,59 @@ impl Sim {
         sim
     }
 
-    pub fn add_node(&mut self, node: usize, size: usize) {
+    /// Draws who has a link to whom: most pairs, and always a chain.
+    fn draw_links(&mut self, size: usize) -> Vec<[usize; 2]> {
+        let mut links = Vec::new();
+        for one in 0..size {
+            for other in one + 1..size {
+                if other == one + 1 || self.random.chance(60) {
+                    links.push([one, other]);
+                }
+            }
+        }
+        links
+    }
+
+    fn add_node(&mut self, node: usize, links: &[[usize; 2]], same_ids: bool) {
         let mut config = Config::default();
         for key in ["sender_per_minute", "pair_per_minute", "thread_turns_max"] {
             assert!(config.limits.set(key, 1_000_000));
         }
+        if self.random.chance(25) {
+            assert!(config.limits.set("pending_per_peer", 1 + self.random.below(4) as u32));
+        }
+        if self.random.chance(50) {
+            config.retention.settled_count = 1 + self.random.below(10) as u64;
+        }
         let mut world = World::new(config);
         world.quiet = true;
         world.entropy = self.random.draw();
-        world.set_clock(self.random.below(50_000) as i64 - 25_000);
+        if same_ids {
+            world.id_bits = 0x1;
+        } else {
+            world.set_clock(self.random.below(60_000) as i64 - 30_000);
+        }
         world.connect("boss", Role::Operator, vec![9, 8, 1], None);
         let mut this = Node {
             world,
             own: broker_id(node),
             ends: Vec::new(),
+            names: Vec::new(),
             holds: BTreeMap::new(),
             online: BTreeSet::new(),
             images: Vec::new(),
             restored: false,
+            removed: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             out_of_order: BTreeSet::new(),
         };
-        for to in (0..size).filter(|to| *to != node) {
+        let others = links.iter().filter(|ends| ends.contains(&node));
+        for to in others.map(|ends| ends[usize::from(ends[0] == node)]) {
             this.ends.push(End {
                 to,
                 core: new_link(node, to),
-                program: end_name(to),
+                program: end_name(to, 0),
+                processes: 0,
                 connected: false,
                 inbox: VecDeque::new(),
                 asked: BTreeMap::new(),
@@ -164,13 +218,23 @@ impl Sim {
             println!("{kind}");
         }
         *self.counts.entry(kind).or_default() += 1;
+        self.digest_in(kind.as_bytes());
+    }
+
+    fn digest_in(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 
     // ---- sessions
 
     pub fn session_online(&mut self, node: usize, name: &str) {
-        let place = SESSIONS.iter().position(|known| *known == name).expect("a session") as u32;
         let this = &mut self.nodes[node];
+        if !this.names.iter().any(|known| known == name) {
+            this.names.push(name.to_owned());
+        }
+        let place = this.names.iter().position(|known| known == name).expect("a session") as u32;
         let pid = 1_000 + place;
         let known = this.world.programs.get(name).cloned();
         let resume =
@@ -220,16 +284,13 @@ impl Sim {
 
     /// Carries what a broker decided to whom it is for.
     pub fn route(&mut self, node: usize) {
+        self.note(node);
         let effects = std::mem::take(&mut self.nodes[node].world.effects);
-        self.nodes[node].world.changes.clear();
         let mut closed = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Reply { connection, id, result } => {
                     self.nodes[node].answer(connection.0, id, &result);
-                    if let Ok(Reply::Sent(sent)) = &result {
-                        self.remember(node, sent);
-                    }
                 }
                 Effect::Push { connection, push: Push::Link(push) } => {
                     self.nodes[node].push(connection.0, FromBroker::Push(push));
@@ -239,13 +300,10 @@ impl Sim {
                     self.nodes[node].push(connection.0, FromBroker::Push(LinkPush::Mail(mail)));
                 }
                 Effect::Deliver { connection, message, .. } => {
-                    let this = &mut self.nodes[node];
-                    let Some((name, peer)) = this.session_of(connection.0) else { continue };
-                    let again = self.proved.contains(&(node, message, peer));
-                    assert!(
-                        !again || self.nodes[node].restored,
-                        "I2: {message} is pushed to {name} after its proof"
-                    );
+                    let Some((name, peer)) = self.nodes[node].session_of(connection.0) else {
+                        continue;
+                    };
+                    self.note_push(node, &name, peer, message);
                     let held = self.nodes[node].holds.get_mut(&name).expect("a session");
                     held.insert(message);
                 }
@@ -260,26 +318,30 @@ impl Sim {
             }
         }
         for connection in closed {
-            let place = self.nodes[node].end_of(connection);
-            if let Some(place) = place {
-                self.broker_lost(node, place);
+            match self.nodes[node].end_of(connection) {
+                Some(place) => self.broker_lost(node, place),
+                None => self.close_former(node, connection),
             }
         }
     }
 
-    pub fn remember(&mut self, node: usize, sent: &peer_proto::request::Sent) {
-        for delivery in &sent.deliveries {
-            let is_proxy = self.nodes[node].home(delivery.peer).is_some();
-            if is_proxy && delivery.stage.is_some() && !sent.deduplicated {
-                let (message, proxy) = (sent.message, delivery.peer);
-                self.accepted.push(Accepted { node, proxy, message });
-            }
+    /// The broker closed the connection of a link process that is gone.
+    fn close_former(&mut self, node: usize, connection: u64) {
+        let programs = &self.nodes[node].world.programs;
+        let found = programs.iter().find(|(_, program)| program.connection.0 == connection);
+        if let Some(name) = found.map(|(name, _)| name.clone()).filter(|name| name.contains('/')) {
+            self.nodes[node].world.disconnect(&name);
+            self.nodes[node].world.programs.remove(&name);
+            self.route(node);
         }
     }
 
     // ---- link processes
 
     pub fn broker_connect(&mut self, node: usize, place: usize) {
+        let end = &mut self.nodes[node].ends[place];
+        end.processes += 1;
+        end.program = end_name(end.to, end.processes);
         let (program, own) = (self.nodes[node].ends[place].program.clone(), self.nodes[node].own);
         self.nodes[node].world.connect(&program, Role::Link, vec![9, 8, 1], None);
         self.route(node);
@@ -311,6 +373,9 @@ impl Sim {
     pub fn handle(&mut self, node: usize, place: usize, event: Event) {
         let now = self.nodes[node].world.now;
         let end = &mut self.nodes[node].ends[place];
+        if self.tells {
+            println!("  {node} about {}: {event:?}", end.to);
+        }
         let (to, actions) = (end.to, end.core.handle(now.mono_ms, now.wall, event));
         for action in actions {
             match action {
@@ -325,9 +390,11 @@ impl Sim {
                     self.ask(node, &program, Request::Link(request));
                 }
                 Action::Send(frame) => {
+                    self.check_states(node, to, &frame);
                     let (wire, way) = self.wire(node, to);
                     if self.wires[wire].up {
-                        self.wires[wire].ways[way].send(&frame);
+                        let kind = self.wires[wire].kind;
+                        self.wires[wire].ways[way].send(kind, &frame);
                     }
                 }
                 Action::Close(_) => {
@@ -349,7 +416,7 @@ impl Sim {
     }
 
     pub fn connect(&mut self, wire: usize) {
-        if self.wires[wire].up {
+        if self.wires[wire].up || self.wires[wire].parted {
             return;
         }
         let ends = self.wires[wire].ends;
@@ -375,6 +442,29 @@ impl Sim {
             let place = self.nodes[from].place(to);
             self.handle(from, place, Event::WireLost);
         }
+    }
+
+    /// Cuts a stream at any byte: what was before it still comes.
+    pub fn cut_anywhere(&mut self, wire: usize) {
+        let ends = self.wires[wire].ends;
+        for (way, to, from) in [(0, ends[1], ends[0]), (1, ends[0], ends[1])] {
+            let frames = self.wires[wire].ways[way].last_frames(&mut self.random);
+            for frame in frames {
+                if self.wires[wire].up {
+                    let place = self.nodes[to].place(from);
+                    self.came(to, place, frame);
+                }
+            }
+        }
+        self.cut(wire);
+    }
+
+    pub fn came(&mut self, node: usize, place: usize, frame: Frame) {
+        self.tell("frame arrives");
+        if let Frame::Mail(mail) = &frame {
+            self.digest_in(&mail.id.to_u128().to_le_bytes());
+        }
+        self.handle(node, place, Event::Came(frame));
     }
 
     /// Lets one thing arrive somewhere. Returns whether anything was under way.
@@ -410,13 +500,13 @@ impl Sim {
             let (wire, way) = self.wire(self.nodes[node].ends[place].to, node);
             let mut kinds = Vec::new();
             let wire = &mut self.wires[wire];
-            let frame = wire.ways[way].arrive(wire.kind, &mut self.random, |kind| kinds.push(kind));
+            let mut tell = |kind| kinds.push(kind);
+            let frame = wire.ways[way].arrive(wire.kind, &mut self.random, &mut tell);
             for kind in kinds {
                 self.tell(kind);
             }
             if let Some(frame) = frame {
-                self.tell("frame arrives");
-                self.handle(node, place, Event::Came(frame));
+                self.came(node, place, frame);
             }
         }
         true
@@ -427,6 +517,7 @@ impl Sim {
         for node in 0..self.nodes.len() {
             self.nodes[node].world.pass(millis);
             while self.nodes[node].world.tick() {}
+            self.nodes[node].world.sweep(128);
             self.route(node);
             for place in 0..self.nodes[node].ends.len() {
                 let now = self.nodes[node].world.now;
@@ -442,289 +533,9 @@ impl Sim {
             node.images.push(node.world.disk.clone());
         }
     }
-
-    // ---- moves
-
-    pub fn step(&mut self) {
-        let node = self.random.below(self.nodes.len());
-        let name = SESSIONS[self.random.below(SESSIONS.len())];
-        match self.random.below(200) {
-            0..=69 => {
-                for _ in 0..1 + self.random.below(12) {
-                    self.deliver();
-                }
-            }
-            70..=99 => self.send(node, name),
-            100..=149 => self.read(node, name),
-            150..=155 => {
-                let millis = [200, 2_000, 20_000, 40_000][self.random.below(4)];
-                self.tell("time passes");
-                self.pass(millis);
-            }
-            156..=158 => {
-                let wire = self.random.below(self.wires.len());
-                if self.wires[wire].up {
-                    self.tell("connection cut");
-                    self.cut(wire);
-                }
-            }
-            159..=160 => self.kill_link(node),
-            161..=162 => self.restart(node),
-            163..=166 => self.cancel(node, name),
-            167..=170 => self.policy(node, name),
-            171..=176 => self.decide(node),
-            177..=179 => {
-                if self.nodes[node].online.contains(name) {
-                    self.tell("session ends");
-                    self.session_offline(node, name);
-                } else {
-                    self.session_online(node, name);
-                }
-            }
-            180 => self.rename(node, name),
-            181 => {
-                if self.random.chance(30) {
-                    self.restore(node);
-                } else {
-                    let image = self.nodes[node].world.disk.clone();
-                    self.nodes[node].images.push(image);
-                }
-            }
-            _ => {
-                for wire in 0..self.wires.len() {
-                    self.connect(wire);
-                }
-                for name in SESSIONS {
-                    if !self.nodes[node].online.contains(name) {
-                        self.session_online(node, name);
-                    }
-                }
-            }
-        }
-    }
-
-    pub fn send(&mut self, node: usize, name: &str) {
-        let this = &self.nodes[node];
-        if !this.online.contains(name) {
-            return;
-        }
-        let proxies: Vec<PeerId> = this
-            .world
-            .disk
-            .peers
-            .values()
-            .filter(|record| record.home.is_some())
-            .map(|record| record.id)
-            .collect();
-        if proxies.is_empty() {
-            return;
-        }
-        let first = proxies[self.random.below(proxies.len())];
-        let second = proxies[self.random.below(proxies.len())];
-        let several = self.random.chance(25) && second != first;
-        let to = if several { vec![first, second] } else { vec![first] };
-        let held: Vec<MessageId> = this.holds[name].iter().copied().collect();
-        let reply_to = held
-            .get(self.random.below(held.len().max(1)))
-            .copied()
-            .filter(|_| self.random.chance(20));
-        let number = self.accepted.len();
-        let send = Send {
-            to: to.iter().map(PeerId::to_string).collect(),
-            text: format!("message {number} of {node}"),
-            intent: None,
-            reply_to,
-            thread: None,
-            ttl_ms: self.random.chance(15).then_some(60_000),
-            sources: Vec::new(),
-            idempotency_key: None,
-        };
-        self.tell(if several { "send to two" } else { "send" });
-        if reply_to.is_some() {
-            self.tell("reply");
-        }
-        self.ask(node, name, Request::Send(send));
-    }
-
-    /// A session does something with what it holds.
-    pub fn read(&mut self, node: usize, name: &str) {
-        let this = &self.nodes[node];
-        let held: Vec<MessageId> = this.holds[name].iter().copied().collect();
-        if held.is_empty() || !this.online.contains(name) {
-            return;
-        }
-        let message = held[self.random.below(held.len())];
-        let messages = vec![message];
-        let peer = this.world.programs[name].peer.expect("a peer");
-        match self.random.below(10) {
-            0..=3 => {
-                self.tell("offer");
-                let (carrier, last) = (Carrier::Hook, false);
-                self.ask(node, name, Request::Offered { messages, carrier, last });
-            }
-            4..=7 => {
-                self.tell("proof");
-                let carrier = Carrier::Hook;
-                self.ask(
-                    node,
-                    name,
-                    Request::Offered { messages: messages.clone(), carrier, last: false },
-                );
-                let evidence = Evidence::NextCall;
-                self.ask(node, name, Request::Presented { messages, carrier, evidence });
-                self.shown(node, name, message, peer);
-            }
-            8 => {
-                self.tell("ack");
-                self.ask(node, name, Request::Ack { messages });
-                self.shown(node, name, message, peer);
-            }
-            _ => self.ask(node, name, Request::Nack { messages }),
-        }
-    }
-
-    pub fn shown(&mut self, node: usize, name: &str, message: MessageId, peer: PeerId) {
-        let this = &mut self.nodes[node];
-        let stage = this.world.disk.deliveries.get(&(message, peer)).map(|record| record.stage);
-        if stage == Some(Stage::Presented) {
-            self.proved.insert((node, message, peer));
-            this.holds.get_mut(name).expect("a session").remove(&message);
-        }
-    }
-
-    pub fn kill_link(&mut self, node: usize) {
-        let place = self.random.below(self.nodes[node].ends.len());
-        let to = self.nodes[node].ends[place].to;
-        self.tell("link process killed");
-        let (wire, _) = self.wire(node, to);
-        self.broker_lost(node, place);
-        self.cut(wire);
-        self.nodes[node].ends[place].core = new_link(node, to);
-    }
-
-    /// The broker is killed, and starts from what is durable.
-    pub fn restart(&mut self, node: usize) {
-        self.tell("broker killed");
-        self.begin_again(node);
-    }
-
-    pub fn begin_again(&mut self, node: usize) {
-        let this = &mut self.nodes[node];
-        this.world.effects.clear();
-        this.world.restart();
-        let online: Vec<String> = this.online.iter().cloned().collect();
-        for place in 0..this.ends.len() {
-            let end = &mut self.nodes[node].ends[place];
-            (end.connected, end.asked) = (false, BTreeMap::new());
-            end.inbox.clear();
-            self.handle(node, place, Event::BrokerLost);
-        }
-        self.nodes[node].world.connect("boss", Role::Operator, vec![9, 8, 1], None);
-        for name in online {
-            self.session_online(node, &name);
-        }
-        self.route(node);
-    }
-
-    /// Somebody puts an earlier copy of the database back.
-    pub fn restore(&mut self, node: usize) {
-        let this = &mut self.nodes[node];
-        if this.images.is_empty() {
-            return;
-        }
-        let image = this.images[self.random.below(this.images.len())].clone();
-        let this = &mut self.nodes[node];
-        this.world.disk = image;
-        this.restored = true;
-        self.tell("database restored");
-        let lost = |accepted: &Accepted| {
-            accepted.node == node
-                && !self.nodes[node].world.disk.messages.contains_key(&accepted.message)
-        };
-        let lost: Vec<MessageId> =
-            self.accepted.iter().filter(|accepted| lost(accepted)).map(|a| a.message).collect();
-        self.accepted.retain(|accepted| accepted.node != node || !lost.contains(&accepted.message));
-        self.proved.retain(|(at, ..)| *at != node);
-        self.begin_again(node);
-    }
-
-    pub fn cancel(&mut self, node: usize, name: &str) {
-        let mine: Vec<MessageId> = self
-            .accepted
-            .iter()
-            .filter(|accepted| accepted.node == node)
-            .map(|accepted| accepted.message)
-            .collect();
-        if mine.is_empty() || !self.nodes[node].online.contains(name) {
-            return;
-        }
-        self.tell("cancel");
-        let message = mine[self.random.below(mine.len())];
-        self.ask(node, "boss", Request::Cancel(message));
-    }
-
-    pub fn policy(&mut self, node: usize, name: &str) {
-        let policy = match self.random.below(4) {
-            0 => Some(Policy::Hold),
-            1 => Some(Policy::Refuse),
-            _ => Some(Policy::Accept),
-        };
-        self.tell("policy");
-        if self.random.chance(50) {
-            self.ask(node, "boss", Request::SetPolicy { peer: Some(name.to_owned()), policy });
-            return;
-        }
-        let links = &self.nodes[node].world.disk.links.links;
-        let aliases: Vec<String> = links.values().map(|link| link.alias.clone()).collect();
-        if aliases.is_empty() {
-            return;
-        }
-        let link = aliases[self.random.below(aliases.len())].clone();
-        let policy = policy.filter(|policy| *policy != Policy::Refuse);
-        let wake = Some(self.random.chance(80));
-        self.ask(
-            node,
-            "boss",
-            Request::Links(LinksRequest::Set { link, policy, wake, share: None }),
-        );
-    }
-
-    /// The person decides on held mail and dead letters.
-    pub fn decide(&mut self, node: usize) {
-        let this = &self.nodes[node];
-        let of = |stage: Stage| -> Vec<MessageId> {
-            let found = this.world.disk.deliveries.values().filter(|found| found.stage == stage);
-            found.map(|record| record.message).collect()
-        };
-        let (held, dead) = (of(Stage::Held), of(Stage::Dead));
-        if !held.is_empty() && self.random.chance(70) {
-            self.tell("release");
-            let message = held[self.random.below(held.len())];
-            self.ask(node, "boss", Request::Release { message, to: None });
-        } else if !dead.is_empty() {
-            let message = dead[self.random.below(dead.len())];
-            for other in &mut self.nodes {
-                other.out_of_order.insert(message);
-            }
-            if self.random.chance(70) {
-                self.tell("requeue");
-                self.ask(node, "boss", Request::Requeue(message));
-            } else {
-                self.ask(node, "boss", Request::Drop(message));
-            }
-        }
-    }
-
-    pub fn rename(&mut self, node: usize, name: &str) {
-        if self.nodes[node].online.contains(name) {
-            self.tell("rename");
-            let new_name = format!("{name}-{}", self.random.below(5));
-            self.ask(node, name, Request::Rename { peer: None, new_name });
-        }
-    }
 }
 
-fn new_link(node: usize, to: usize) -> Link {
+pub fn new_link(node: usize, to: usize) -> Link {
     Link::new(Settings {
         own: broker_id(node),
         expected: Some(broker_id(to)),
