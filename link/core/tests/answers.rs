@@ -99,6 +99,7 @@ fn mail(id: MessageId, to: &[u64]) -> LinkPush {
             via: Via::Session,
         },
         to: to.iter().map(|peer| (PeerId(*peer), format!("peer{peer}"))).collect(),
+        channel: None,
         intent: Intent::Inform,
         kind: Kind::Message,
         thread: "t".to_owned(),

@@ -160,6 +160,7 @@ impl Sim {
                 via: Via::Session,
             },
             to: vec![recipient],
+            channel: None,
             intent: Intent::Request,
             kind: Kind::Message,
             thread: "t-lie".to_owned(),

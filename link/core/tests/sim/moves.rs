@@ -337,6 +337,9 @@ impl Sim {
         let image = this.images[self.random.below(this.images.len())].clone();
         let before = std::mem::replace(&mut this.world.disk, image);
         this.restored = true;
+        // Two brokers may give the same id. One never gives an id twice, also not after this: its
+        // random bits differ.
+        this.world.id_bits = u64::MAX;
         self.note_restore(node, &before);
         self.begin_again(node);
     }
