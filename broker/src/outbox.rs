@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn event(bytes: usize) -> Push {
-        let event = peer_proto::request::Event::Damaged { what: "t".repeat(bytes) };
+        let event = peer_proto::request::WatchEvent::Damaged { what: "t".repeat(bytes) };
         Push::Event { at: peer_proto::ids::Timestamp(0), event: Box::new(event) }
     }
 

@@ -20,8 +20,8 @@ use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MA
 use peer_proto::location::Location;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
-    ClientFrame, Event, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register,
-    Registered, Reply, Request, RequestId, Resume, Role, Send, ServerFrame, Status,
+    ClientFrame, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register, Registered,
+    Reply, Request, RequestId, Resume, Role, Send, ServerFrame, Status, WatchEvent,
 };
 
 use super::*;
@@ -259,7 +259,7 @@ fn register(name: &str) -> Request {
     Request::Register(Register {
         name: Some(name.into()),
         seat: None,
-        client: "claude".into(),
+        client: "test".into(),
         client_version: "1".into(),
         client_pid: std::process::id(),
         cwd: "/w".into(),
@@ -398,7 +398,7 @@ fn the_end_of_a_session_is_seen_while_it_is_not_read() {
     drop(session);
     loop {
         match operator.pushed() {
-            Push::Event { event, .. } if matches!(*event, Event::PeerOffline { .. }) => break,
+            Push::Event { event, .. } if matches!(*event, WatchEvent::PeerOffline { .. }) => break,
             Push::Event { .. } => {}
             other => panic!("an event was expected: {other:?}"),
         }

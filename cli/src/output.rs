@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peer_proto::ids::Timestamp;
-use peer_proto::text::{Body, single_line};
+use peer_proto::text::{ShownText, single_line};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -147,7 +147,7 @@ impl Output {
     /// Prints a peer's text with a mark before each line, so that it cannot pass for other output.
     /// Then reports the characters that were left out.
     pub(crate) fn quoted(&self, text: &str) -> Result<(), Failure> {
-        let body = Body::new(text);
+        let body = ShownText::new(text);
         for line in body.lines() {
             self.line(&format!("{} {line}", self.paint(Tone::Faint, "|")))?;
         }

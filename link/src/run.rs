@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use peer_client::Reconnect;
 use peer_client::{ConnectError, Endpoint};
-use peer_link_core::{Link, Settings};
+use peer_link_core::{Link, LinkSettings};
 use peer_proto::ids::BrokerId;
 use peer_proto::policy::Policy;
 use peer_proto::request::Role;
@@ -309,7 +309,7 @@ pub async fn call(
         Ok(open) => open,
         Err(error) => return Err(ended(error, child.end().await)),
     };
-    let core = Link::new(Settings {
+    let core = Link::new(LinkSettings {
         own: caller.own,
         expected: target.broker.as_ref().and_then(|broker| broker.parse().ok()),
         alias: Some(link.to_owned()),
@@ -335,7 +335,7 @@ pub async fn answer(
     let broker = serve::connect_broker(&mut broker, caller.own).await?;
     let (incoming, outgoing, _) =
         wire::open(tokio::io::stdin(), tokio::io::stdout(), &caller.executable).await?;
-    let core = Link::new(Settings {
+    let core = Link::new(LinkSettings {
         own: caller.own,
         expected: None,
         alias,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peer_client::{ConnectError, Reconnect};
-use peer_link_core::{Link, Settings};
+use peer_link_core::{Link, LinkSettings};
 pub use peer_link_nats::seal::{DirectoryCard, TeamKey};
 use peer_link_nats::session::{SessionIn, SessionOut};
 pub use peer_link_nats::stock::permissions;
@@ -362,7 +362,7 @@ impl MemberLink {
             }
             Err(error) => return Over::later(error.to_string()),
         };
-        let core = Link::new(Settings {
+        let core = Link::new(LinkSettings {
             own: self.caller.own,
             expected: Some(self.id),
             alias: None,

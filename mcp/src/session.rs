@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peer_client::{ConnectError, Connection, Endpoint, RequestError};
-use peer_mcp_core::adapter::{Adapter, Settings};
+use peer_mcp_core::adapter::{Adapter, AdapterSettings};
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 use peer_proto::refusal::ErrorCode;
@@ -150,7 +150,7 @@ pub(crate) struct State {
 
 impl State {
     fn new(environment: &Environment, unstarted: (Result<Endpoint, ConnectError>, Orders)) -> Self {
-        let core = Adapter::new(Settings {
+        let core = Adapter::new(AdapterSettings {
             home: environment.home.clone(),
             claude_session: environment.claude_session.clone(),
             carriers_off: environment.carriers_off.clone(),

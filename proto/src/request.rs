@@ -896,7 +896,7 @@ pub enum Push {
         /// When it happened.
         at: Timestamp,
         /// The event.
-        event: Box<Event>,
+        event: Box<WatchEvent>,
     },
     /// The broker ends this connection, for this reason.
     Goodbye(Goodbye),
@@ -932,7 +932,7 @@ pub enum Goodbye {
 /// An event, for watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub enum Event {
+pub enum WatchEvent {
     /// Something happened to a delivery.
     Delivery {
         /// The delivery.
@@ -1095,7 +1095,7 @@ pub enum DeliveryEvent {
     Posted,
 }
 
-impl Event {
+impl WatchEvent {
     /// The event's name in text.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

@@ -1,13 +1,13 @@
 //! Makes text from a peer safe to show to a model or on a terminal.
 //!
 //! Knows characters and nothing else. Every text that a peer wrote (a body, a name, a summary, a
-//! path) passes through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is shown.
+//! path) passes through [`single_line`], [`quoted`], [`named`] or [`ShownText`] before it is shown.
 //! Stored text and JSON stay as they were sent.
 //!
 //! The invariants:
 //!
 //! - The result has no character that moves a cursor or changes the reading order. A line ends only
-//!   where [`Body`] ends one.
+//!   where [`ShownText`] ends one.
 //! - An invisible character stays only if the writing of its neighbours needs it (`unseen`): at
 //!   most one selector and one joiner after a visible character. So no text can be hidden in them.
 //! - An escape sequence loses its escape and stays as plain text: it has no effect, and none of it
@@ -70,7 +70,7 @@ pub fn named(text: &str) -> String {
 
 /// A text of several lines, as it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Body {
+pub struct ShownText {
     /// Lines separated by `
     /// `; the last one has no line end. LF, CR, CRLF and Unicode's two separators end a line, and a
     /// tab becomes four spaces. A line end at the very end adds no empty line.
@@ -80,7 +80,7 @@ pub struct Body {
     pub left_out: usize,
 }
 
-impl Body {
+impl ShownText {
     /// The text without the characters that must not be shown.
     #[must_use]
     pub fn new(text: &str) -> Self {

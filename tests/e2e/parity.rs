@@ -71,7 +71,7 @@ fn every_row_names_tests_that_exist() {
                 continue;
             };
             let scenario = root().join(format!("broker/core/tests/scenarios/{name}.txt"));
-            let code = ["e2e", "clients", "tidy"]
+            let code = ["e2e", "clients", "links", "tidy"]
                 .map(|dir| root().join(format!("tests/{dir}/{place}.rs")));
             let is_test = |text: String| {
                 text.contains(&format!("#[test]\nfn {name}("))

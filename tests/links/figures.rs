@@ -14,7 +14,7 @@ use peer_proto::ids::MessageId;
 use peer_proto::location::Location;
 use peer_proto::message::{Carrier, Evidence};
 use peer_proto::request::{
-    DeliveryEvent, Event, Push, Register, Reply, Request, Role, Seat, SeatKind, Send,
+    DeliveryEvent, Push, Register, Reply, Request, Role, Seat, SeatKind, Send, WatchEvent,
 };
 use peer_tests::{Home, home};
 
@@ -236,8 +236,10 @@ async fn latency(machines: &Machines, sender: &Session, near: &mut Session, far:
             loop {
                 match events.next().await {
                     Some(Push::Event { event, .. }) => {
-                        if let Event::Delivery { delivery, what: DeliveryEvent::Relayed { .. } } =
-                            *event
+                        if let WatchEvent::Delivery {
+                            delivery,
+                            what: DeliveryEvent::Relayed { .. },
+                        } = *event
                         {
                             return (ms(began), delivery.message);
                         }

@@ -10,7 +10,7 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::{Intent, Message, Stage};
 use peer_proto::reach::Reach;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{DeliveryEvent, Event, Push, Request, Send, Sent, SentDelivery};
+use peer_proto::request::{DeliveryEvent, Push, Request, Send, Sent, SentDelivery, WatchEvent};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -193,9 +193,9 @@ fn wait_told(wait: Duration) -> String {
 }
 
 /// The reply to this question that an event announces.
-fn brought_reply(event: &Event, question: MessageId) -> Option<MessageId> {
+fn brought_reply(event: &WatchEvent, question: MessageId) -> Option<MessageId> {
     match event {
-        Event::Delivery {
+        WatchEvent::Delivery {
             delivery,
             what: DeliveryEvent::Stored { .. } | DeliveryEvent::Released,
         } => (delivery.reply_to == Some(question)).then_some(delivery.message),

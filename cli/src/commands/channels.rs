@@ -39,11 +39,11 @@ since this machine has a member.";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<ChannelsCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ChannelsCommand {
     /// List all channels and groups
     List,
     /// Create a channel, with you as its first member
@@ -133,12 +133,12 @@ impl From<&ChannelInfo> for ChannelRow {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
-    let request = match args.what.unwrap_or(What::List) {
-        What::List => {
+    let request = match args.command.unwrap_or(ChannelsCommand::List) {
+        ChannelsCommand::List => {
             let channels = ask(&operator, ChannelRequest::List).await?;
             return print(output, &channels);
         }
-        What::History { name, n } => {
+        ChannelsCommand::History { name, n } => {
             let query = HistoryQuery {
                 channel: Some(parse::channel(name)),
                 limit: n,
@@ -146,11 +146,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             };
             return history::show(output, &operator, query).await;
         }
-        What::Create { name, topic, private } => ChannelRequest::Create { name, topic, private },
-        What::Join { name } => ChannelRequest::Join(name),
-        What::Leave { name } => ChannelRequest::Leave(name),
-        What::Invite { name, peer } => ChannelRequest::Invite { name, peer },
-        What::Topic { name, topic } => ChannelRequest::SetTopic { name, topic },
+        ChannelsCommand::Create { name, topic, private } => {
+            ChannelRequest::Create { name, topic, private }
+        }
+        ChannelsCommand::Join { name } => ChannelRequest::Join(name),
+        ChannelsCommand::Leave { name } => ChannelRequest::Leave(name),
+        ChannelsCommand::Invite { name, peer } => ChannelRequest::Invite { name, peer },
+        ChannelsCommand::Topic { name, topic } => ChannelRequest::SetTopic { name, topic },
     };
     let channels = ask(&operator, request).await?;
     let channel = channels.first().ok_or_else(unexpected)?;

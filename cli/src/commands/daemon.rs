@@ -43,11 +43,11 @@ You need not start the broker yourself: commands and adapters start it.";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: What,
+    command: DaemonCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum DaemonCommand {
     /// Run the broker in the foreground until it is stopped
     Run {
         /// Run even if the kernel cannot keep the broker from opening network sockets
@@ -154,15 +154,17 @@ struct VerifiedIndex {
 
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     let endpoint = Endpoint { start: Start::Never, ..endpoint };
-    match args.what {
-        What::Run { no_sandbox, detached } => serve(endpoint, !no_sandbox, detached),
-        What::Rehearse => peer_broker::rehearse(&endpoint.location, true).map_err(of_broker),
-        What::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
-        What::Stop => block_on(async {
+    match args.command {
+        DaemonCommand::Run { no_sandbox, detached } => serve(endpoint, !no_sandbox, detached),
+        DaemonCommand::Rehearse => {
+            peer_broker::rehearse(&endpoint.location, true).map_err(of_broker)
+        }
+        DaemonCommand::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
+        DaemonCommand::Stop => block_on(async {
             let stopped = stop(&endpoint).await?;
             say_stopped(output, &stopped)
         }),
-        What::Restart => block_on(async {
+        DaemonCommand::Restart => block_on(async {
             if let stopped @ Stopped::Signalled { .. } = stop(&endpoint).await?
                 && !output.json
             {
@@ -170,9 +172,9 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
             }
             say_started(output, &start(&endpoint).await?)
         }),
-        What::Status => block_on(say_status(output, &endpoint)),
-        What::Verify => verify(output, &endpoint),
-        What::Reindex => reindex(output, &endpoint),
+        DaemonCommand::Status => block_on(say_status(output, &endpoint)),
+        DaemonCommand::Verify => verify(output, &endpoint),
+        DaemonCommand::Reindex => reindex(output, &endpoint),
     }
 }
 

@@ -88,7 +88,7 @@ impl From<&InboxEntry> for InboxRow {
 
 /// A message that waits for you, with its text.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Letter {
+pub(crate) struct InboxMessage {
     #[serde(flatten)]
     row: InboxRow,
     text: String,
@@ -173,7 +173,7 @@ async fn print_mine(
         let message = operator.read(entry.message).await?;
         if output.json {
             let (text, thread, reply_to) = (message.text, message.thread, message.reply_to.map(Id));
-            all.push(Letter { row: entry.into(), text, thread, reply_to });
+            all.push(InboxMessage { row: entry.into(), text, thread, reply_to });
         } else {
             print_letter(output, entry, &message)?;
         }

@@ -45,7 +45,7 @@ const LINES_NAMED_MAX: usize = 10;
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<MemoryCommand>,
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -60,7 +60,7 @@ struct Filter {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum MemoryCommand {
     /// List the keys
     List(Filter),
     /// Show a note
@@ -173,17 +173,19 @@ pub(crate) struct Imported {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let request = match args.what.unwrap_or_else(|| What::List(Filter::default())) {
-        What::List(filter) => {
+    let request = match args.command.unwrap_or_else(|| MemoryCommand::List(Filter::default())) {
+        MemoryCommand::List(filter) => {
             return list(output, &heads(&Operator::connect(endpoint).await?, filter).await?);
         }
-        What::Get { key } => return show(output, &ask(endpoint, NoteRequest::Get(key)).await?),
-        What::Search { query } => return search(output, endpoint, query.join(" ")).await,
-        What::Export(filter) => return export(output, endpoint, filter).await,
-        What::Import { file, dry_run, keep } => {
+        MemoryCommand::Get { key } => {
+            return show(output, &ask(endpoint, NoteRequest::Get(key)).await?);
+        }
+        MemoryCommand::Search { query } => return search(output, endpoint, query.join(" ")).await,
+        MemoryCommand::Export(filter) => return export(output, endpoint, filter).await,
+        MemoryCommand::Import { file, dry_run, keep } => {
             return import(output, endpoint, &file, dry_run, keep).await;
         }
-        What::Set { key, tag, ttl, if_version, file, value } => {
+        MemoryCommand::Set { key, tag, ttl, if_version, file, value } => {
             let ttl_ms = ttl.map(parse::millis);
             NoteRequest::Set(NoteDraft {
                 key,
@@ -193,8 +195,10 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
                 if_version,
             })
         }
-        What::Append { key, text } => NoteRequest::Append { key, text: parse::text(&text, None)? },
-        What::Delete { key, if_version } => NoteRequest::Delete { key, if_version },
+        MemoryCommand::Append { key, text } => {
+            NoteRequest::Append { key, text: parse::text(&text, None)? }
+        }
+        MemoryCommand::Delete { key, if_version } => NoteRequest::Delete { key, if_version },
     };
     let deletes = matches!(request, NoteRequest::Delete { .. });
     let note = ask(endpoint, request).await?;

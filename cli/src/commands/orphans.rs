@@ -29,11 +29,11 @@ offered, or after its recipient was forgotten.";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<OrphansCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum OrphansCommand {
     /// List them, oldest first
     Ls,
     /// Put one back into its recipient's mailbox
@@ -103,11 +103,13 @@ struct SettledDelivery {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let request = match args.what.unwrap_or(What::Ls) {
-        What::Ls => return list(output, endpoint).await,
-        What::Requeue { id } => Request::Requeue(message_id(&id)?),
-        What::Reassign { id, peer } => Request::Reassign { message: message_id(&id)?, to: peer },
-        What::Drop { id } => Request::Drop(message_id(&id)?),
+    let request = match args.command.unwrap_or(OrphansCommand::Ls) {
+        OrphansCommand::Ls => return list(output, endpoint).await,
+        OrphansCommand::Requeue { id } => Request::Requeue(message_id(&id)?),
+        OrphansCommand::Reassign { id, peer } => {
+            Request::Reassign { message: message_id(&id)?, to: peer }
+        }
+        OrphansCommand::Drop { id } => Request::Drop(message_id(&id)?),
     };
     let operator = Operator::connect(endpoint).await?;
     let Reply::Settled { deliveries } = operator.ask(request).await? else {

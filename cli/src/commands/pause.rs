@@ -42,7 +42,7 @@ as well. `resume THREAD`, or a message from you in it, ends that pause.";
 #[command(after_help = AFTER_PAUSE)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
-    what: What,
+    what: Scope,
 }
 
 /// Let agents send again
@@ -50,11 +50,11 @@ pub(crate) struct PauseArgs {
 #[command(after_help = AFTER_RESUME)]
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
-    what: What,
+    what: Scope,
 }
 
 #[derive(Debug, clap::Args)]
-struct What {
+struct Scope {
     /// A thread, a session's name or id, or `all`
     #[arg(value_name = "THREAD|PEER|all")]
     what: String,
@@ -118,12 +118,12 @@ pub(crate) async fn resume(
 }
 
 async fn run(
-    given: What,
+    given: Scope,
     output: &Output,
     endpoint: &Endpoint,
     request: fn(Pausing) -> Request,
 ) -> Result<(), Failure> {
-    let What { what, thread } = given;
+    let Scope { what, thread } = given;
     let operator = Operator::connect(endpoint).await?;
     let answer = if thread {
         operator.ask(request(Pausing::Thread(what))).await

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use peer_client::Endpoint;
 use peer_proto::hook::{Activity, Mode};
 use peer_proto::policy::Policy;
-use peer_proto::request::{CarrierProof, Event, Pausing, PeerInfo, PeersQuery, Push, Request};
+use peer_proto::request::{CarrierProof, Pausing, PeerInfo, PeersQuery, Push, Request, WatchEvent};
 use peer_proto::text::single_line;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -200,17 +200,17 @@ async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<
     }
 }
 
-fn is_about_presence(event: &Event) -> bool {
+fn is_about_presence(event: &WatchEvent) -> bool {
     matches!(
         event,
-        Event::PeerOnline { .. }
-            | Event::PeerOffline { .. }
-            | Event::PeerRenamed { .. }
-            | Event::PeerForgotten { .. }
-            | Event::PeerChanged { .. }
-            | Event::Paused(_)
-            | Event::Resumed(_)
-            | Event::Loop { .. }
+        WatchEvent::PeerOnline { .. }
+            | WatchEvent::PeerOffline { .. }
+            | WatchEvent::PeerRenamed { .. }
+            | WatchEvent::PeerForgotten { .. }
+            | WatchEvent::PeerChanged { .. }
+            | WatchEvent::Paused(_)
+            | WatchEvent::Resumed(_)
+            | WatchEvent::Loop { .. }
     )
 }
 

@@ -37,7 +37,7 @@ const LISTED: usize = 50;
 #[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<QuestionsCommand>,
 
     /// Only questions that wait for an answer
     #[arg(long)]
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum QuestionsCommand {
     /// Ask a question
     Ask {
         /// Names, ids, #channel or @group, separated by commas
@@ -122,21 +122,21 @@ impl From<&QuestionInfo> for QuestionRow {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let request = match args.what {
+    let request = match args.command {
         None => {
             let peer = args.peer.map(parse::peer);
             let query = QuestionsQuery { open: args.open, peer, before: None };
             let questions = read(&Operator::connect(endpoint).await?, query, args.n).await?;
             return print(output, &questions);
         }
-        Some(What::Ask { to, hint, ttl, text }) => Request::Ask(Ask {
+        Some(QuestionsCommand::Ask { to, hint, ttl, text }) => Request::Ask(Ask {
             to: parse::recipients(&to)?,
             question: parse::text(&text, None)?,
             context_hint: hint,
             ttl_ms: ttl.map(parse::millis),
             idempotency_key: Some(parse::fresh_key()),
         }),
-        Some(What::Answer { question, source, text }) => Request::Answer(Answer {
+        Some(QuestionsCommand::Answer { question, source, text }) => Request::Answer(Answer {
             question: message_id(&question)?,
             answer: parse::text(&text, None)?,
             sources: source,

@@ -60,10 +60,10 @@ struct ReleasedDelivery {
 }
 
 /// A message to release, and for which recipient. `None`: for all for whom it is held.
-type Wanted = (MessageId, Option<String>);
+type HeldMail = (MessageId, Option<String>);
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let named: Vec<Wanted> = args
+    let named: Vec<HeldMail> = args
         .ids
         .iter()
         .map(|id| Ok((message_id(id)?, args.to.clone())))
@@ -111,7 +111,7 @@ async fn release(
 }
 
 /// The held messages that match, oldest first, so that each sender's order is kept.
-async fn held(operator: &Operator, args: &Args) -> Result<Vec<Wanted>, Failure> {
+async fn held(operator: &Operator, args: &Args) -> Result<Vec<HeldMail>, Failure> {
     let peers = operator.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
     let of =
         |given: &Option<String>| given.as_deref().map(|given| known(&peers, given)).transpose();

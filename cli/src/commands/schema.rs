@@ -96,7 +96,7 @@ const TYPES: &[Type] = &[
     #[cfg(feature = "nats")]
     Type::of::<Vec<link::team::FoundMachine>>("link-find", "link find"),
     Type::of::<Vec<inbox::InboxRow>>("inbox", "inbox, inbox PEER"),
-    Type::of::<Vec<inbox::Letter>>("inbox-me", "inbox me"),
+    Type::of::<Vec<inbox::InboxMessage>>("inbox-me", "inbox me"),
     Type::of::<show::WholeMessage>("show", "show"),
     Type::of::<Vec<history::MessageRow>>("history", "history, channels history"),
     Type::of::<Vec<history::RefusedRow>>("history-refused", "history --refused"),

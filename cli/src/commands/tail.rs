@@ -6,7 +6,7 @@
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
 use peer_proto::message::{Carrier, Intent};
-use peer_proto::request::{Event, Goodbye, Pausing, Push, Request};
+use peer_proto::request::{Goodbye, Pausing, Push, Request, WatchEvent};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -62,7 +62,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 }
 
 /// Waits for the next event and returns it with its time. Fails once no more can come.
-pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Event), Failure> {
+pub(crate) async fn next_event(
+    operator: &mut Operator,
+) -> Result<(Timestamp, WatchEvent), Failure> {
     loop {
         match operator.pushes.next().await {
             Some(Push::Event { at, event }) => return Ok((at, *event)),
@@ -82,18 +84,18 @@ pub(crate) struct EventRow {
     event: &'static str,
     at: Time,
     #[serde(flatten)]
-    told: Told,
+    told: EventFields,
 }
 
 impl EventRow {
-    pub(crate) fn of(at: Timestamp, event: &Event) -> Self {
-        Self { event: event.as_str(), at: Time(at), told: Told::by(event) }
+    pub(crate) fn of(at: Timestamp, event: &WatchEvent) -> Self {
+        Self { event: event.as_str(), at: Time(at), told: EventFields::by(event) }
     }
 }
 
 /// The fields of an event. A field is absent if it does not apply.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-struct Told {
+struct EventFields {
     /// The message.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Id>,
@@ -127,15 +129,15 @@ struct Told {
     peer: Option<String>,
 }
 
-impl Told {
-    fn by(event: &Event) -> Self {
+impl EventFields {
+    fn by(event: &WatchEvent) -> Self {
         let of_peer = |peer: &String| Self {
             from: Some(peer.clone()),
             peer: Some(peer.clone()),
             ..Self::default()
         };
         match event {
-            Event::Delivery { delivery, what } => Self {
+            WatchEvent::Delivery { delivery, what } => Self {
                 id: Some(Id(delivery.message)),
                 from: Some(delivery.from.clone()),
                 to: Some(delivery.to.clone()),
@@ -147,7 +149,7 @@ impl Told {
                 text: what.text().map(str::to_owned),
                 ..Self::default()
             },
-            Event::Refused { from, to, thread, reply_to, intent, code } => Self {
+            WatchEvent::Refused { from, to, thread, reply_to, intent, code } => Self {
                 from: Some(from.clone()),
                 to: to.clone(),
                 thread: thread.clone(),
@@ -156,16 +158,16 @@ impl Told {
                 reason: Some(code.as_str().to_owned()),
                 ..Self::default()
             },
-            Event::PeerOnline { peer }
-            | Event::PeerOffline { peer }
-            | Event::PeerForgotten { peer } => of_peer(peer),
-            Event::PeerRenamed { peer, new_name } => {
+            WatchEvent::PeerOnline { peer }
+            | WatchEvent::PeerOffline { peer }
+            | WatchEvent::PeerForgotten { peer } => of_peer(peer),
+            WatchEvent::PeerRenamed { peer, new_name } => {
                 Self { to: Some(new_name.clone()), peer: Some(new_name.clone()), ..of_peer(peer) }
             }
-            Event::PeerChanged { peer, news } => {
+            WatchEvent::PeerChanged { peer, news } => {
                 Self { reason: Some(news.clone()), ..of_peer(peer) }
             }
-            Event::TaskChanged { task, assignee, state } => Self {
+            WatchEvent::TaskChanged { task, assignee, state } => Self {
                 from: Some(task.to_string()),
                 to: assignee.clone(),
                 thread: Some(task.to_string()),
@@ -173,34 +175,36 @@ impl Told {
                 task: Some(task.to_string()),
                 ..Self::default()
             },
-            Event::Paused(what) | Event::Resumed(what) => match what {
+            WatchEvent::Paused(what) | WatchEvent::Resumed(what) => match what {
                 Pausing::All => Self { to: Some("all".to_owned()), ..Self::default() },
                 Pausing::Peer(peer) => Self { to: Some(peer.clone()), ..Self::default() },
                 Pausing::Thread(thread) => Self { thread: Some(thread.clone()), ..Self::default() },
             },
-            Event::Loop { thread, turns } => Self {
+            WatchEvent::Loop { thread, turns } => Self {
                 thread: Some(thread.clone()),
                 reason: Some(format!("{turns} turns")),
                 ..Self::default()
             },
-            Event::Damaged { what } => Self { reason: Some(what.clone()), ..Self::default() },
+            WatchEvent::Damaged { what } => Self { reason: Some(what.clone()), ..Self::default() },
         }
     }
 }
 
-fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
+fn print(output: &Output, at: Timestamp, event: &WatchEvent) -> Result<(), Failure> {
     if output.json {
         return output.json_line(&EventRow::of(at, event));
     }
-    let told = Told::by(event);
+    let told = EventFields::by(event);
     let mut line = format!("{} {:<12}", output.paint(Tone::Faint, &clock(at)), event.as_str());
     match (&told.from, &told.to) {
         (Some(from), Some(to)) => line.push_str(&format!(" {} -> {}", cell(from), cell(to))),
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
-    if let (Event::Paused(_) | Event::Resumed(_) | Event::Loop { .. }, Some(thread)) =
-        (event, &told.thread)
+    if let (
+        WatchEvent::Paused(_) | WatchEvent::Resumed(_) | WatchEvent::Loop { .. },
+        Some(thread),
+    ) = (event, &told.thread)
     {
         line.push_str(&format!(" thread {}", cell(thread)));
     }

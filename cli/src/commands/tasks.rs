@@ -43,7 +43,7 @@ const TITLE_CHARS_MAX: usize = 32;
 #[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<TasksCommand>,
 
     #[command(flatten)]
     filter: Filter,
@@ -77,7 +77,7 @@ struct Filter {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum TasksCommand {
     /// List tasks
     List(Filter),
     /// Show one task
@@ -172,14 +172,14 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let change = |task: &str, act: TaskAct| {
         Ok::<_, Failure>(TaskRequest::Change { task: task_id(task)?, act })
     };
-    let request = match args.what.unwrap_or(What::List(args.filter)) {
-        What::List(filter) => {
+    let request = match args.command.unwrap_or(TasksCommand::List(args.filter)) {
+        TasksCommand::List(filter) => {
             let wanted = filter.n;
             let tasks = read(&Operator::connect(endpoint).await?, filter.into(), wanted).await?;
             return list(output, &tasks);
         }
-        What::Show { task } => TaskRequest::Show(task_id(&task)?),
-        What::Create { assignee, needs, description, idempotency_key, title } => {
+        TasksCommand::Show { task } => TaskRequest::Show(task_id(&task)?),
+        TasksCommand::Create { assignee, needs, description, idempotency_key, title } => {
             TaskRequest::Create(TaskDraft {
                 title: title.join(" "),
                 description: description.unwrap_or_default(),
@@ -192,15 +192,17 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
                 idempotency_key: Some(idempotency_key.unwrap_or_else(parse::fresh_key)),
             })
         }
-        What::Assign { task, peer } => change(&task, TaskAct::Assign(parse::peer(peer)))?,
-        What::Claim { task } => change(&task, TaskAct::Claim)?,
-        What::Unclaim { task } => change(&task, TaskAct::Unclaim)?,
-        What::Start { task } => change(&task, TaskAct::Start)?,
-        What::Block { task, why } => change(&task, TaskAct::Block(words(&why)?))?,
-        What::Complete { task, result } => change(&task, TaskAct::Complete(words(&result)?))?,
-        What::Fail { task, why } => change(&task, TaskAct::Fail(words(&why)?))?,
-        What::Cancel { task, why } => change(&task, TaskAct::Cancel(words(&why)?))?,
-        What::Reopen { task } => change(&task, TaskAct::Reopen)?,
+        TasksCommand::Assign { task, peer } => change(&task, TaskAct::Assign(parse::peer(peer)))?,
+        TasksCommand::Claim { task } => change(&task, TaskAct::Claim)?,
+        TasksCommand::Unclaim { task } => change(&task, TaskAct::Unclaim)?,
+        TasksCommand::Start { task } => change(&task, TaskAct::Start)?,
+        TasksCommand::Block { task, why } => change(&task, TaskAct::Block(words(&why)?))?,
+        TasksCommand::Complete { task, result } => {
+            change(&task, TaskAct::Complete(words(&result)?))?
+        }
+        TasksCommand::Fail { task, why } => change(&task, TaskAct::Fail(words(&why)?))?,
+        TasksCommand::Cancel { task, why } => change(&task, TaskAct::Cancel(words(&why)?))?,
+        TasksCommand::Reopen { task } => change(&task, TaskAct::Reopen)?,
     };
     let whole = matches!(request, TaskRequest::Show(_));
     let operator = Operator::connect(endpoint).await?;

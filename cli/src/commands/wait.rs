@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
-use peer_proto::request::{DeliveryEvent, Event, HistoryQuery, Request, WatchedDelivery};
+use peer_proto::request::{DeliveryEvent, HistoryQuery, Request, WatchEvent, WatchedDelivery};
 
 use super::history;
 use super::tail::{self, EventRow};
@@ -54,7 +54,7 @@ const MISSED_MAX: u32 = 1_000;
 type Stored = (Timestamp, WatchedDelivery, DeliveryEvent);
 
 /// The condition of the wait. It has the peers' current names, as events do.
-struct Wanted {
+struct Condition {
     from: Option<String>,
     to: Option<String>,
     thread: Option<String>,
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     };
     let (at, delivery, what) = stored?;
     if output.json {
-        return output.json(&EventRow::of(at, &Event::Delivery { delivery, what }));
+        return output.json(&EventRow::of(at, &WatchEvent::Delivery { delivery, what }));
     }
     output.line(&format!(
         "{} from {} to {}",
@@ -93,7 +93,7 @@ async fn first_match(
 ) -> Result<Stored, Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
-    let mut wanted = Wanted { from: None, to: None, thread };
+    let mut wanted = Condition { from: None, to: None, thread };
     if let Some(from) = from {
         wanted.from = Some(present_name(&operator, &from).await?);
     }
@@ -117,8 +117,8 @@ async fn first_match(
             Err(failure) => return Err(failure),
         };
         match event {
-            Event::PeerRenamed { peer, new_name } => wanted.renamed(&peer, &new_name),
-            Event::Delivery { delivery, what: what @ DeliveryEvent::Stored { .. } }
+            WatchEvent::PeerRenamed { peer, new_name } => wanted.renamed(&peer, &new_name),
+            WatchEvent::Delivery { delivery, what: what @ DeliveryEvent::Stored { .. } }
                 if wanted.matches(&delivery) =>
             {
                 return Ok((at, delivery, what));
@@ -136,7 +136,7 @@ async fn present_name(operator: &Operator, given: &str) -> Result<String, Failur
     }
 }
 
-impl Wanted {
+impl Condition {
     fn matches(&self, delivery: &WatchedDelivery) -> bool {
         let agrees = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)

@@ -10,4 +10,4 @@
 mod lane;
 mod link;
 
-pub use link::{Action, Event, Link, Settings, Stopped};
+pub use link::{Action, Event, Link, LinkSettings, Stopped};

@@ -39,7 +39,7 @@ const MAIL_OVERHEAD_BYTES: usize = 4 * 1024;
 
 /// What a link is made with.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LinkSettings {
     /// This broker.
     pub own: BrokerId,
     /// The other broker, if it is known already. Another one is refused.
@@ -183,7 +183,7 @@ struct UnderWay {
 /// One link.
 #[derive(Debug)]
 pub struct Link {
-    settings: Settings,
+    settings: LinkSettings,
     /// This broker's run.
     boot: Option<u64>,
     wire: Wire,
@@ -214,7 +214,7 @@ pub struct Link {
 impl Link {
     /// Makes a link that is down at both ends.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: LinkSettings) -> Self {
         Self {
             settings,
             boot: None,

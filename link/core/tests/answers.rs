@@ -1,6 +1,6 @@
 //! What a link does when frames of the other side are lost, repeated, or come together.
 
-use peer_link_core::{Action, Event, Link, Settings};
+use peer_link_core::{Action, Event, Link, LinkSettings};
 use peer_proto::ids::{BrokerId, MessageId, PeerId, Timestamp};
 use peer_proto::link::{
     DeliveryName, Frame, Greeting, LinkPush, LinkReply, LinkRequest, Mail, Outcome, Receipt,
@@ -24,7 +24,7 @@ struct Open {
 
 impl Open {
     fn new() -> Self {
-        let settings = Settings {
+        let settings = LinkSettings {
             own: OURS,
             expected: None,
             alias: None,

@@ -32,7 +32,7 @@ use crate::ways::Carriers;
 
 /// The settings that do not change while the adapter runs.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct AdapterSettings {
     /// The home directory by which paths are shortened; may be empty.
     pub home: String,
     /// The client's own name of its session, from the environment (`CLAUDE_CODE_SESSION_ID`).
@@ -61,7 +61,7 @@ pub struct Credentials {
 /// The adapter's core.
 #[derive(Debug)]
 pub struct Adapter {
-    pub(crate) settings: Settings,
+    pub(crate) settings: AdapterSettings,
     pub(crate) inbox: Inbox,
     pub(crate) facts: ClientFacts,
     pub(crate) calls: Calls,
@@ -96,7 +96,7 @@ pub struct Adapter {
 
 impl Adapter {
     /// Returns the adapter of a client that has not introduced itself.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: AdapterSettings) -> Self {
         let carriers = Carriers {
             client: ClientKind::Other,
             ways: Default::default(),

@@ -53,7 +53,7 @@ pub struct Excerpt {
 impl Body {
     /// Returns the body of a message whose text is `raw`.
     pub fn new(raw: &str) -> Self {
-        let body = text::Body::new(raw);
+        let body = text::ShownText::new(raw);
         let (omission, text) = (body.omission(), body.text);
         let chars = text.chars().count();
         Self { text, chars, omission }

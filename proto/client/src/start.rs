@@ -92,7 +92,7 @@ pub struct Said {
 pub fn said(stdout: &[u8], stderr: &[u8]) -> Option<Said> {
     let written = String::from_utf8_lossy(stdout);
     let last = written.lines().rev().find(|line| !line.trim().is_empty());
-    if let Some(Told { error }) = last.and_then(|line| serde_json::from_str(line).ok()) {
+    if let Some(PrintedFailure { error }) = last.and_then(|line| serde_json::from_str(line).ok()) {
         return Some(error);
     }
     let text = String::from_utf8_lossy(stderr);
@@ -102,7 +102,7 @@ pub fn said(stdout: &[u8], stderr: &[u8]) -> Option<Said> {
 
 /// The object that `peerctl --json` prints after a failure.
 #[derive(Deserialize)]
-struct Told {
+struct PrintedFailure {
     error: Said,
 }
 

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn lines(text: &str) -> Vec<String> {
-    Body::new(text).lines().map(str::to_owned).collect()
+    ShownText::new(text).lines().map(str::to_owned).collect()
 }
 
 /// The result of both functions for a text of one line.
 fn shown(text: &str) -> String {
-    let body = Body::new(text).text;
+    let body = ShownText::new(text).text;
     assert_eq!(single_line(text), body, "{text:?}");
     body
 }
@@ -56,7 +56,7 @@ fn what_reorders_or_draws_nothing_goes_and_is_counted() {
     {
         let text = format!("a{unseen}b");
         assert_eq!(shown(&text), "ab", "{unseen:?}");
-        assert_eq!(Body::new(&text).left_out, 1, "{unseen:?}");
+        assert_eq!(ShownText::new(&text).left_out, 1, "{unseen:?}");
         assert!(is_blank(&unseen.to_string()), "{unseen:?}");
     }
 }
@@ -113,7 +113,7 @@ fn languages_and_pictures_that_need_unseen_characters_stay_to_the_character() {
         "⠁⠀⠀⠃ ⣿",
     ] {
         assert_eq!(shown(text), text);
-        assert_eq!(Body::new(text).left_out, 0, "{text:?}");
+        assert_eq!(ShownText::new(text).left_out, 0, "{text:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn a_text_hidden_behind_a_picture_goes() {
         .collect();
     for hidden in [by_nibbles, by_bytes, by_tags, by_joiners] {
         for visible in ["😀", "🏴", "a", "漢", "م", "क", "ᠮ", "👩"] {
-            let body = Body::new(&format!("{visible}{hidden} ok"));
+            let body = ShownText::new(&format!("{visible}{hidden} ok"));
             let kept = body.text.chars().count() - format!("{visible} ok").chars().count();
             assert!(kept <= 2, "{visible}: {kept} unseen characters stay");
             assert_eq!(body.left_out, hidden.chars().count() - kept);
@@ -156,7 +156,7 @@ fn a_text_hidden_behind_a_picture_goes() {
     }
     let texas = "🏴\u{e0075}\u{e0073}\u{e0074}\u{e0078}\u{e007f}";
     assert_eq!(shown(texas), "🏴");
-    assert_eq!(Body::new(texas).omission().unwrap(), "5 invisible characters left out");
+    assert_eq!(ShownText::new(texas).omission().unwrap(), "5 invisible characters left out");
     assert_eq!(shown("pa\u{200d}y\u{200b}pal"), "paypal");
 }
 
@@ -218,7 +218,7 @@ fn odd_text() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn no_more_than_a_few_bits_stay_hidden_behind_a_visible_character(text in odd_text()) {
-        for shown in [Body::new(&text).text, single_line(&text)] {
+        for shown in [ShownText::new(&text).text, single_line(&text)] {
             let mut run = 0;
             let mut last = None;
             for character in shown.chars() {
@@ -237,8 +237,8 @@ proptest! {
 
     #[test]
     fn what_is_shown_is_shown_the_same_again(text in odd_text()) {
-        let once = Body::new(&text).text;
-        let again = Body::new(&once);
+        let once = ShownText::new(&text).text;
+        let again = ShownText::new(&once);
         prop_assert_eq!(again.left_out, 0);
         prop_assert_eq!(again.text.trim_end_matches('\n'), once.trim_end_matches('\n'));
         let once = single_line(&text);
@@ -254,7 +254,7 @@ proptest! {
                 .filter(|&it| { marks = if is_mark(it) { marks + 1 } else { 0 }; marks <= MARKS_IN_A_ROW_MAX })
                 .collect::<String>()
         };
-        prop_assert_eq!(seen(&Body::new(&text).text), seen(&text));
+        prop_assert_eq!(seen(&ShownText::new(&text).text), seen(&text));
         prop_assert_eq!(seen(&single_line(&text)), seen(&text));
     }
 }

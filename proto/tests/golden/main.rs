@@ -207,19 +207,19 @@ units!(GOODBYES, goodbye_name, Goodbye, {
     TooSlow => "too_slow",
 });
 
-variants!(EVENTS, event_name, Event, {
-    Event::Delivery { .. } => "delivery",
-    Event::Refused { .. } => "refused",
-    Event::PeerOnline { .. } => "peer_online",
-    Event::PeerOffline { .. } => "peer_offline",
-    Event::PeerRenamed { .. } => "peer_renamed",
-    Event::PeerForgotten { .. } => "peer_forgotten",
-    Event::PeerChanged { .. } => "peer_changed",
-    Event::TaskChanged { .. } => "task_changed",
-    Event::Paused(_) => "paused",
-    Event::Resumed(_) => "resumed",
-    Event::Loop { .. } => "loop",
-    Event::Damaged { .. } => "damaged",
+variants!(EVENTS, event_name, WatchEvent, {
+    WatchEvent::Delivery { .. } => "delivery",
+    WatchEvent::Refused { .. } => "refused",
+    WatchEvent::PeerOnline { .. } => "peer_online",
+    WatchEvent::PeerOffline { .. } => "peer_offline",
+    WatchEvent::PeerRenamed { .. } => "peer_renamed",
+    WatchEvent::PeerForgotten { .. } => "peer_forgotten",
+    WatchEvent::PeerChanged { .. } => "peer_changed",
+    WatchEvent::TaskChanged { .. } => "task_changed",
+    WatchEvent::Paused(_) => "paused",
+    WatchEvent::Resumed(_) => "resumed",
+    WatchEvent::Loop { .. } => "loop",
+    WatchEvent::Damaged { .. } => "damaged",
 });
 
 variants!(DELIVERY_EVENTS, delivery_event_name, DeliveryEvent, {

@@ -660,18 +660,21 @@ fn watched_delivery(reply_to: Option<MessageId>) -> WatchedDelivery {
     }
 }
 
-pub(crate) fn events() -> Vec<(&'static str, Event)> {
+pub(crate) fn events() -> Vec<(&'static str, WatchEvent)> {
     let stored = DeliveryEvent::Stored {
         cause: Some(Cause::Operator),
         text: Some("bcrypt version?".into()),
     };
     let bare = DeliveryEvent::Stored { cause: None, text: None };
     vec![
-        ("", Event::Delivery { delivery: watched_delivery(Some(message_id(0))), what: stored }),
-        (".bare", Event::Delivery { delivery: watched_delivery(None), what: bare }),
         (
             "",
-            Event::Refused {
+            WatchEvent::Delivery { delivery: watched_delivery(Some(message_id(0))), what: stored },
+        ),
+        (".bare", WatchEvent::Delivery { delivery: watched_delivery(None), what: bare }),
+        (
+            "",
+            WatchEvent::Refused {
                 from: "luna".into(),
                 to: Some("orion".into()),
                 thread: Some("t-9f2".into()),
@@ -682,7 +685,7 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
         ),
         (
             ".bare",
-            Event::Refused {
+            WatchEvent::Refused {
                 from: "luna".into(),
                 to: None,
                 thread: None,
@@ -691,24 +694,27 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
                 code: ErrorCode::RateLimited,
             },
         ),
-        ("", Event::PeerOnline { peer: "luna".into() }),
-        ("", Event::PeerOffline { peer: "luna".into() }),
-        ("", Event::PeerRenamed { peer: "luna".into(), new_name: "nova".into() }),
-        ("", Event::PeerForgotten { peer: "luna".into() }),
-        ("", Event::PeerChanged { peer: "luna".into(), news: "activity: busy".into() }),
+        ("", WatchEvent::PeerOnline { peer: "luna".into() }),
+        ("", WatchEvent::PeerOffline { peer: "luna".into() }),
+        ("", WatchEvent::PeerRenamed { peer: "luna".into(), new_name: "nova".into() }),
+        ("", WatchEvent::PeerForgotten { peer: "luna".into() }),
+        ("", WatchEvent::PeerChanged { peer: "luna".into(), news: "activity: busy".into() }),
         (
             "",
-            Event::TaskChanged {
+            WatchEvent::TaskChanged {
                 task: TaskId(3),
                 assignee: Some("orion".into()),
                 state: TaskState::Claimed,
             },
         ),
-        (".bare", Event::TaskChanged { task: TaskId(3), assignee: None, state: TaskState::Open }),
-        ("", Event::Paused(Pausing::Peer("luna".into()))),
-        ("", Event::Resumed(Pausing::All)),
-        ("", Event::Loop { thread: "t-9f2".into(), turns: 24 }),
-        ("", Event::Damaged { what: "a message".into() }),
+        (
+            ".bare",
+            WatchEvent::TaskChanged { task: TaskId(3), assignee: None, state: TaskState::Open },
+        ),
+        ("", WatchEvent::Paused(Pausing::Peer("luna".into()))),
+        ("", WatchEvent::Resumed(Pausing::All)),
+        ("", WatchEvent::Loop { thread: "t-9f2".into(), turns: 24 }),
+        ("", WatchEvent::Damaged { what: "a message".into() }),
     ]
 }
 
@@ -748,7 +754,10 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
         ("", Push::Withdrawn { message: message_id(1), stage: Stage::Expired }),
         ("", Push::Renamed { name: "nova".into() }),
         ("", Push::Notice("your client was kicked".into())),
-        ("", Push::Event { at: AT, event: Box::new(Event::PeerOnline { peer: "luna".into() }) }),
+        (
+            "",
+            Push::Event { at: AT, event: Box::new(WatchEvent::PeerOnline { peer: "luna".into() }) },
+        ),
         ("", Push::Goodbye(Goodbye::Stopping)),
         ("", Push::Hook { call: 9, hook: Box::new(hook()) }),
         ("", Push::Consent { inbox_socket_in_bypass: true }),

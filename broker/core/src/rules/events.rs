@@ -7,7 +7,7 @@
 use peer_proto::ids::PeerId;
 use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{DeliveryEvent, Event, Push, Reply, Send, WatchedDelivery};
+use peer_proto::request::{DeliveryEvent, Push, Reply, Send, WatchEvent, WatchedDelivery};
 
 use crate::broker::Broker;
 use crate::input::ConnectionId;
@@ -64,11 +64,11 @@ impl Broker {
         let without_text = match &what {
             DeliveryEvent::Stored { cause, text: Some(_) } => {
                 let what = DeliveryEvent::Stored { cause: *cause, text: None };
-                Some(Event::Delivery { delivery: delivery.clone(), what })
+                Some(WatchEvent::Delivery { delivery: delivery.clone(), what })
             }
             _ => None,
         };
-        let event = Event::Delivery { delivery, what };
+        let event = WatchEvent::Delivery { delivery, what };
         let present = |peer: PeerId| self.presence.current(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
         let watchers = self.watchers_who(&parties, |actor| self.sees_delivery(actor, record));
@@ -84,19 +84,24 @@ impl Broker {
 
     /// Tells the person that a record of the store is damaged.
     pub(crate) fn emit_damaged(&self, turn: &mut Turn<'_>, what: &str) {
-        self.emit_where(turn, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
+        self.emit_where(
+            turn,
+            &[],
+            &WatchEvent::Damaged { what: what.to_owned() },
+            Actor::is_person,
+        );
     }
 
     /// Sends an event to watchers. `concerns`: the peers that the event is about.
-    pub(crate) fn emit(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
+    pub(crate) fn emit(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &WatchEvent) {
         self.emit_where(turn, concerns, event, |_| true);
         let is_of_peer = matches!(
             event,
-            Event::PeerOnline { .. }
-                | Event::PeerOffline { .. }
-                | Event::PeerRenamed { .. }
-                | Event::PeerForgotten { .. }
-                | Event::PeerChanged { .. }
+            WatchEvent::PeerOnline { .. }
+                | WatchEvent::PeerOffline { .. }
+                | WatchEvent::PeerRenamed { .. }
+                | WatchEvent::PeerForgotten { .. }
+                | WatchEvent::PeerChanged { .. }
         );
         if is_of_peer {
             self.share_peers(turn, concerns);
@@ -108,7 +113,7 @@ impl Broker {
         &self,
         turn: &mut Turn<'_>,
         concerns: &[PeerId],
-        event: &Event,
+        event: &WatchEvent,
         sees: impl Fn(Actor) -> bool,
     ) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
@@ -142,8 +147,14 @@ impl Broker {
         let Ok((sender, _)) = self.sender(caller) else { return };
         self.remember_refused(turn.now.wall, &sender, ("", None, ""), refusal);
         let (to, thread, reply_to, intent) = (None, None, None, None);
-        let event =
-            Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
+        let event = WatchEvent::Refused {
+            from: sender.name,
+            to,
+            thread,
+            reply_to,
+            intent,
+            code: refusal.code,
+        };
         self.emit(turn, &[sender.peer], &event);
     }
 
@@ -165,7 +176,7 @@ impl Broker {
         );
         // Watchers never see the name of a private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));
-        let event = Event::Refused {
+        let event = WatchEvent::Refused {
             from: sender.name.clone(),
             to: (!is_private).then_some(to),
             thread: send.thread.clone(),

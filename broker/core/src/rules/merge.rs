@@ -6,7 +6,7 @@
 
 use peer_proto::ids::{MessageId, PeerId, Token};
 use peer_proto::message::Stage;
-use peer_proto::request::{Event, Push, Seat};
+use peer_proto::request::{Push, Seat, WatchEvent};
 
 use crate::broker::Broker;
 use crate::check::check_seat;
@@ -161,7 +161,7 @@ impl Broker {
         );
         turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
-            self.emit(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
+            self.emit(turn, &[owner], &WatchEvent::PeerOnline { peer: adopted.name });
         }
         self.fill_window(turn, owner);
         for message in handed_back {

@@ -6,7 +6,7 @@
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Sender, Via};
-use peer_proto::request::{Event, Pausing, Reply};
+use peer_proto::request::{Pausing, Reply, WatchEvent};
 
 use crate::broker::Broker;
 use crate::check::check_thread;
@@ -53,7 +53,7 @@ impl Broker {
             }
         };
         if self.put_pauses(turn, pauses) {
-            self.emit(turn, peer.as_slice(), &Event::Paused(paused));
+            self.emit(turn, peer.as_slice(), &WatchEvent::Paused(paused));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
@@ -92,7 +92,7 @@ impl Broker {
             }
         };
         if self.put_pauses(turn, pauses) || was_used_up {
-            self.emit(turn, peer.as_slice(), &Event::Resumed(resumed));
+            self.emit(turn, peer.as_slice(), &WatchEvent::Resumed(resumed));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())

@@ -9,7 +9,7 @@ use peer_proto::ids::{PeerId, Timestamp};
 use peer_proto::limits::{REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
 use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Event, Reply};
+use peer_proto::request::{Reply, WatchEvent};
 
 use crate::broker::Broker;
 use crate::rejection::Rejection;
@@ -37,7 +37,7 @@ impl Broker {
             return;
         };
         let names = self.speakers(&speakers);
-        let event = Event::Loop { thread: thread.to_owned(), turns };
+        let event = WatchEvent::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
         self.emit_where(turn, &speakers, &event, sees);
         let text = wording::used_up_thread(thread, &names, turns);

@@ -7,7 +7,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Carrier, Cause, Stage};
 use peer_proto::request::{
-    Event, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind,
+    Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind, WatchEvent,
 };
 use peer_proto::text::named;
 
@@ -254,7 +254,7 @@ impl Broker {
         );
         turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         if came_online {
-            self.emit(turn, &[peer], &Event::PeerOnline { peer: record.name });
+            self.emit(turn, &[peer], &WatchEvent::PeerOnline { peer: record.name });
         }
         self.fill_window(turn, peer);
         Ok(())
@@ -346,7 +346,7 @@ impl Broker {
             self.review_waits(turn, peer, reader);
         } else if let Some(record) = self.presence.get(peer).cloned() {
             turn.change(Change::PutPeer(Box::new(record.clone())));
-            self.emit(turn, &[peer], &Event::PeerOffline { peer: record.name });
+            self.emit(turn, &[peer], &WatchEvent::PeerOffline { peer: record.name });
             self.unclaim_tasks(turn, peer, false);
             self.notify_askers(turn, peer);
         }
@@ -390,7 +390,7 @@ impl Broker {
         self.update_peer(turn, record.clone());
         turn.reply(caller, Reply::Done);
         if !news.is_empty() {
-            self.emit(turn, &[peer], &Event::PeerChanged { peer: record.name, news });
+            self.emit(turn, &[peer], &WatchEvent::PeerChanged { peer: record.name, news });
         }
         Ok(())
     }
@@ -447,7 +447,7 @@ impl Broker {
                 turn.push(connection, Push::Renamed { name: new_name.clone() });
             }
         }
-        self.emit(turn, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
+        self.emit(turn, &[subject], &WatchEvent::PeerRenamed { peer: before.name, new_name });
         Ok(())
     }
 
@@ -535,7 +535,7 @@ impl Broker {
         let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
-            let event = Event::PeerChanged { peer: record.name.clone(), news };
+            let event = WatchEvent::PeerChanged { peer: record.name.clone(), news };
             self.emit(turn, &[peer], &event);
         }
         Ok(())
@@ -565,7 +565,7 @@ impl Broker {
             self.links.set_online(peer, false);
             turn.change(Change::RemovePeer(peer));
             self.send_limits.forget(peer);
-            self.emit(turn, &[peer], &Event::PeerForgotten { peer: record.name });
+            self.emit(turn, &[peer], &WatchEvent::PeerForgotten { peer: record.name });
         }
         // Messages to this proxy and to others may have waited for it.
         if let Some(broker) = broker {

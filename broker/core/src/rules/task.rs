@@ -14,7 +14,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Event, Reply};
+use peer_proto::request::{Reply, WatchEvent};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
 use peer_proto::text::{is_blank, quoted, single_line};
 
@@ -325,7 +325,7 @@ impl Broker {
 
     fn put_task(&mut self, turn: &mut Turn<'_>, task: TaskRecord) {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
-        let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
+        let event = WatchEvent::TaskChanged { task: task.id, assignee, state: task.state };
         self.emit(turn, &[], &event);
         turn.change(Change::PutShared(Box::new(SharedRecord::Task(task.clone()))));
         self.tasks.put(task);

@@ -23,7 +23,7 @@ use peer_proto::message::{Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionsQuery;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{Event, HistoryQuery, Push, Reply, Request};
+use peer_proto::request::{HistoryQuery, Push, Reply, Request, WatchEvent};
 use peer_proto::search::SearchQuery;
 use proptest::prelude::*;
 
@@ -493,7 +493,7 @@ impl Run {
             let Effect::Push { connection, push: Push::Event { event, .. } } = effect else {
                 continue;
             };
-            let Event::Delivery { delivery: watched, what } = &**event else { continue };
+            let WatchEvent::Delivery { delivery: watched, what } = &**event else { continue };
             let message = watched.message;
             let is_its = |who: &Who| self.world.programs[who.program()].connection == *connection;
             let watcher = EVERYBODY.into_iter().find(|who| is_its(who) && self.is_here(*who));

@@ -30,7 +30,9 @@ use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionInfo;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Event, Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat};
+use peer_proto::request::{
+    Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat, WatchEvent,
+};
 
 /// What is durable, as maps.
 #[derive(Clone, Debug, Default)]
@@ -872,9 +874,9 @@ impl World {
         }
     }
 
-    fn event_line(&self, event: &Event) -> String {
+    fn event_line(&self, event: &WatchEvent) -> String {
         match event {
-            Event::Delivery { delivery, what } => {
+            WatchEvent::Delivery { delivery, what } => {
                 let carrier = what
                     .carrier()
                     .map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
@@ -888,28 +890,30 @@ impl World {
                     delivery.to
                 )
             }
-            Event::Refused { from, to: None, code, .. } => format!("{from} ({})", code.as_str()),
-            Event::Refused { from, to: Some(to), code, .. } => {
+            WatchEvent::Refused { from, to: None, code, .. } => {
+                format!("{from} ({})", code.as_str())
+            }
+            WatchEvent::Refused { from, to: Some(to), code, .. } => {
                 format!("{from}->{to} ({})", code.as_str())
             }
-            Event::PeerOnline { peer }
-            | Event::PeerOffline { peer }
-            | Event::PeerForgotten { peer } => peer.clone(),
-            Event::PeerRenamed { peer, new_name } => format!("{peer}->{new_name}"),
-            Event::PeerChanged { peer, news } => format!("{peer} ({news})"),
-            Event::TaskChanged { task, assignee: None, state } => {
+            WatchEvent::PeerOnline { peer }
+            | WatchEvent::PeerOffline { peer }
+            | WatchEvent::PeerForgotten { peer } => peer.clone(),
+            WatchEvent::PeerRenamed { peer, new_name } => format!("{peer}->{new_name}"),
+            WatchEvent::PeerChanged { peer, news } => format!("{peer} ({news})"),
+            WatchEvent::TaskChanged { task, assignee: None, state } => {
                 format!("{task} ({})", state.as_str())
             }
-            Event::TaskChanged { task, assignee: Some(assignee), state } => {
+            WatchEvent::TaskChanged { task, assignee: Some(assignee), state } => {
                 format!("{task}->{assignee} ({})", state.as_str())
             }
-            Event::Paused(what) | Event::Resumed(what) => match what {
+            WatchEvent::Paused(what) | WatchEvent::Resumed(what) => match what {
                 Pausing::All => "all".to_owned(),
                 Pausing::Peer(peer) => peer.clone(),
                 Pausing::Thread(_) => String::new(),
             },
-            Event::Loop { turns, .. } => format!(" ({turns} turns)"),
-            Event::Damaged { what } => format!(" ({what})"),
+            WatchEvent::Loop { turns, .. } => format!(" ({turns} turns)"),
+            WatchEvent::Damaged { what } => format!(" ({what})"),
         }
     }
 }

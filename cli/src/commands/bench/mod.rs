@@ -57,11 +57,11 @@ const TEXT_BYTES: usize = 300;
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<BenchCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum BenchCommand {
     /// Time from a send to its acknowledgement, to the receiver and to its settlement, one message
     /// at a time
     Latency(latency::Args),
@@ -77,14 +77,14 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let mut interrupts = Interrupts::listen()?;
     let room = Throwaway::start(&endpoint.executable, CONFIG).await?;
     let measuring = async {
-        match args.what {
+        match args.command {
             None => latency::run(&latency::Args::default(), output, &room).await,
-            Some(What::Latency(args)) => latency::run(&args, output, &room).await,
-            Some(What::Fanout(args)) => fanout::run(&args, output, &room).await,
-            Some(What::Search(args)) => {
+            Some(BenchCommand::Latency(args)) => latency::run(&args, output, &room).await,
+            Some(BenchCommand::Fanout(args)) => fanout::run(&args, output, &room).await,
+            Some(BenchCommand::Search(args)) => {
                 search::run(&args, output, &room, &endpoint.executable).await
             }
-            Some(What::Throughput(args)) => throughput::run(&args, output, &room).await,
+            Some(BenchCommand::Throughput(args)) => throughput::run(&args, output, &room).await,
         }
     };
     let measured = tokio::select! {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use peer_core::broker::Config;
 use peer_core::step::Effect;
-use peer_link_core::{Action, Event, Link, Settings};
+use peer_link_core::{Action, Event, Link, LinkSettings};
 use peer_proto::ids::{BrokerId, MessageId, PeerId};
 use peer_proto::link::{Frame, LinkPush, LinkReply, LinkRequest};
 use peer_proto::policy::Policy;
@@ -536,7 +536,7 @@ impl Sim {
 }
 
 pub fn new_link(node: usize, to: usize) -> Link {
-    Link::new(Settings {
+    Link::new(LinkSettings {
         own: broker_id(node),
         expected: Some(broker_id(to)),
         alias: Some(format!("n{to}")),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use peer_core::broker::Config;
 use peer_mcp_core::ClientKind;
-use peer_mcp_core::adapter::{Adapter, Settings};
+use peer_mcp_core::adapter::{Adapter, AdapterSettings};
 use peer_mcp_core::event::{BindOutcome, Event, HookOutcome};
 use peer_mcp_core::inbox::{Block, Post};
 use peer_proto::hook::HookCall;
@@ -72,7 +72,7 @@ pub struct Session {
 impl Session {
     fn empty() -> Self {
         Self {
-            adapter: Adapter::new(Settings::default()),
+            adapter: Adapter::new(AdapterSettings::default()),
             serial: 0,
             pid: 0,
             is_alive: false,
@@ -230,11 +230,11 @@ impl Ends {
             seat.as_ref().filter(|seat| seat.kind == SeatKind::Claude).map(|seat| seat.key.clone());
         let pid = self.new_pid();
         self.sessions[at] = Session {
-            adapter: Adapter::new(Settings {
+            adapter: Adapter::new(AdapterSettings {
                 claude_session,
                 wakeups_per_hour: 100_000,
                 wake_unattended: true,
-                ..Settings::default()
+                ..AdapterSettings::default()
             }),
             serial: u64::from(pid),
             pid,

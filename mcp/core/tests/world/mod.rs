@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use peer_mcp_core::ClientKind;
-use peer_mcp_core::adapter::{Adapter, Settings};
+use peer_mcp_core::adapter::{Adapter, AdapterSettings};
 use peer_mcp_core::call::CallId;
 use peer_mcp_core::event::{Action, BindOutcome, Due, Event, HookOutcome, PushResult};
 use peer_mcp_core::inbox::Seen;
@@ -42,7 +42,7 @@ enum Taking {
 }
 
 pub(crate) struct World {
-    settings: Settings,
+    settings: AdapterSettings,
     client: ClientKind,
     adapter: Option<Adapter>,
     now: u64,
@@ -72,10 +72,10 @@ pub(crate) struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
-            settings: Settings {
+            settings: AdapterSettings {
                 home: "/home/u".into(),
                 wakeups_per_hour: 30,
-                ..Settings::default()
+                ..AdapterSettings::default()
             },
             client: ClientKind::Claude,
             adapter: None,
